@@ -1,0 +1,213 @@
+//! Bodies of `/api/whatsapp/messages` and of a session's history.
+
+use crate::{Jid, MessageId, SessionId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// `POST /whatsapp/messages/text`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SendText {
+    /// The session that sends.
+    pub session_id: String,
+    /// The recipient: phone number, JID, LID or group JID.
+    pub to: String,
+    /// The text, 1 to 65,536 bytes of UTF-8.
+    pub message: String,
+}
+
+/// How far an accepted send has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SentStatus {
+    /// WhatsApp has acknowledged it.
+    Sent,
+    /// It is stored and will be sent when the session is connected.
+    Queued,
+}
+
+/// The answer to an accepted send: 200 `sent`, 202 `queued`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Always true.
+    pub success: bool,
+    /// WhatsApp's id of the message.
+    pub message_id: MessageId,
+    /// The session that sends.
+    pub session_id: SessionId,
+    /// The recipient as the caller named it.
+    pub to: String,
+    /// The recipient's address.
+    pub chat: Jid,
+    /// How far it has come.
+    pub status: SentStatus,
+    /// When it was accepted.
+    pub timestamp: Timestamp,
+}
+
+/// Who wrote a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Somebody else.
+    Inbound,
+    /// The linked account, on this device or another.
+    Outbound,
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageType {
+    /// Text.
+    Text,
+    /// A picture.
+    Image,
+    /// A voice note or an audio file.
+    Audio,
+    /// A video.
+    Video,
+    /// A file.
+    Document,
+    /// A sticker.
+    Sticker,
+    /// A place.
+    Location,
+    /// One or more contact cards.
+    Contact,
+    /// A poll.
+    Poll,
+    /// A kind that is stored but has no name of its own yet.
+    Other,
+    /// A message that could not be decrypted.
+    Undecryptable,
+}
+
+impl MessageType {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Text,
+        Self::Image,
+        Self::Audio,
+        Self::Video,
+        Self::Document,
+        Self::Sticker,
+        Self::Location,
+        Self::Contact,
+        Self::Poll,
+        Self::Other,
+        Self::Undecryptable,
+    ];
+
+    /// As the contract writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Document => "document",
+            Self::Sticker => "sticker",
+            Self::Location => "location",
+            Self::Contact => "contact",
+            Self::Poll => "poll",
+            Self::Other => "other",
+            Self::Undecryptable => "undecryptable",
+        }
+    }
+}
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageStatus {
+    /// Stored, not acknowledged by WhatsApp yet.
+    Pending,
+    /// Acknowledged by WhatsApp; for an inbound message, received.
+    Sent,
+    /// Arrived on a device of the recipient.
+    Delivered,
+    /// Seen by the recipient.
+    Read,
+    /// Listened to or watched by the recipient.
+    Played,
+    /// Given up; it will not be sent.
+    Failed,
+}
+
+/// A file that came or went with a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Media {
+    /// Its MIME type as the sender gave it.
+    pub mime_type: Option<String>,
+    /// Its size in bytes as the sender gave it.
+    pub size: Option<u64>,
+    /// Its name, for documents.
+    pub file_name: Option<String>,
+    /// SHA-256 of the plain file, hex.
+    pub sha256: Option<String>,
+    /// A path of ours that streams the file; `null` while there is none.
+    pub url: Option<String>,
+}
+
+/// An emoji that somebody put on a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaction {
+    /// Who.
+    pub sender: Jid,
+    /// Which.
+    pub emoji: String,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
+/// When a message of ours reached which stage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// WhatsApp acknowledged it.
+    pub sent_at: Option<Timestamp>,
+    /// The first device of the recipient has it.
+    pub delivered_at: Option<Timestamp>,
+    /// The recipient saw it.
+    pub read_at: Option<Timestamp>,
+    /// The recipient played it.
+    pub played_at: Option<Timestamp>,
+}
+
+/// A message of a session's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// WhatsApp's id.
+    pub message_id: MessageId,
+    /// The chat it belongs to: a user or a group.
+    pub chat: Jid,
+    /// Who wrote it; unknown for the account itself before it is linked.
+    pub sender: Option<Jid>,
+    /// Whether the linked account wrote it.
+    pub from_me: bool,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: MessageType,
+    /// The text of a text message.
+    pub text: Option<String>,
+    /// The caption of a media message.
+    pub caption: Option<String>,
+    /// The file of a media message.
+    pub media: Option<Media>,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+    /// WhatsApp's time for an inbound message, the time of acceptance for an outbound one.
+    pub timestamp: Timestamp,
+    /// How far it has come.
+    pub status: MessageStatus,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it was last edited.
+    pub edited_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// The emojis on it.
+    pub reactions: Vec<Reaction>,
+    /// Its receipts; only where one message is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<Receipts>,
+}

@@ -1,0 +1,42 @@
+//! What can go wrong in a store, by what the caller can do about it.
+
+use rookery_protocol::{Epoch, SessionId};
+
+/// An error of a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another owner has claimed the session; nothing was written and nothing will be.
+    #[error("session {session} is owned under a newer epoch than {epoch}")]
+    Fenced {
+        /// Which session.
+        session: SessionId,
+        /// The epoch of the writer that was refused.
+        epoch: Epoch,
+    },
+    /// The claim lost: the owner row is not at the expected epoch, or its owner is alive.
+    #[error("session {session} could not be claimed")]
+    ClaimLost {
+        /// Which session.
+        session: SessionId,
+    },
+    /// The row that the write needs is not there.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// Too much is queued; certainly not written. Try again later.
+    #[error("the store is overloaded")]
+    Overloaded,
+    /// The store is closed or has failed; certainly not written.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// A stored value cannot be read: the data is damaged or was written by a newer version.
+    #[error("stored {what} cannot be read: {detail}")]
+    Corrupt {
+        /// What kind of row.
+        what: &'static str,
+        /// What is wrong with it, without its content.
+        detail: String,
+    },
+    /// The engine failed; whether the write took effect is unknown.
+    #[error("the storage engine failed: {0}")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,18 @@
+//! Rookery's stores: one trait a kind of data, the engines behind them, and the key material of a session as
+//! the WhatsApp library wants it.
+//!
+//! Nothing here knows of sockets, actors or HTTP. An engine is chosen once, at start; everybody else holds a
+//! [`Stores`] of trait objects.
+
+mod error;
+mod fence;
+mod rows;
+mod store;
+
+pub use error::StoreError;
+pub use fence::Fence;
+pub use rows::{
+    Accepted, HistoryQuery, HistoryRow, KeyKind, KeyOp, OutboxRow, Owner, Page, ReceiptKind, SendOutcome, SendRecord,
+    SessionRow, TokenRow,
+};
+pub use store::{Engine, HistoryStore, KeyStore, OutboxStore, OwnerStore, SessionStore, Stores, TokenStore};

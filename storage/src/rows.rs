@@ -1,0 +1,266 @@
+//! The rows that stores keep, as plain values.
+
+use bytes::Bytes;
+use rookery_protocol::{
+    DeviceId, Epoch, Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId,
+    api::{Direction, Media, MessageType, Reaction, StatusChange},
+};
+use serde::{Deserialize, Serialize};
+
+/// An API token. The secret itself is not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Its id.
+    pub id: TokenId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A session as it is remembered across restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The user whose token created it.
+    pub user_id: UserId,
+    /// Its name.
+    pub name: String,
+    /// Whether it should be connected: false after the user disconnected it.
+    pub wanted: bool,
+    /// The linked device; none before pairing and after the device was removed.
+    pub device: Option<DeviceId>,
+    /// The linked account's LID.
+    pub lid: Option<Jid>,
+    /// The linked account's name.
+    pub push_name: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last connected.
+    pub connected_at: Option<Timestamp>,
+    /// Why it is not connected.
+    pub last_error: Option<String>,
+    /// The last three statuses, newest first; never empty.
+    pub statuses: Vec<StatusChange>,
+}
+
+/// Who may act for a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The count of claims so far.
+    pub epoch: Epoch,
+    /// The node that claimed last; none when it has released the session.
+    pub node: Option<(NodeId, Incarnation)>,
+}
+
+/// A kind of key material: a table of the WhatsApp library's storage traits.
+///
+/// The number is part of the stored key and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum KeyKind {
+    /// The device itself: identity, registration, account. One row.
+    Device = 1,
+    /// Identity keys of peers.
+    Identity = 2,
+    /// Signal sessions.
+    Session = 3,
+    /// One-time prekeys.
+    PreKey = 4,
+    /// Signed prekeys.
+    SignedPreKey = 5,
+    /// Sender keys of groups.
+    SenderKey = 6,
+    /// App state keys.
+    SyncKey = 7,
+    /// App state versions.
+    SyncVersion = 8,
+    /// App state mutation MACs.
+    MutationMac = 9,
+    /// Which device of a group has our sender key.
+    SenderKeyDevice = 10,
+    /// LID to phone number.
+    LidMapping = 11,
+    /// Phone number to LID.
+    PnMapping = 12,
+    /// Base keys of retried messages.
+    BaseKey = 13,
+    /// Device lists of users.
+    DeviceList = 14,
+    /// Group metadata.
+    GroupMetadata = 15,
+    /// Trusted contact tokens.
+    TcToken = 16,
+    /// Sent messages, for retries.
+    SentMessage = 17,
+    /// Inbound messages that are not processed to the end.
+    PendingInbound = 18,
+    /// Secrets of messages, for edits, reactions and polls.
+    MessageSecret = 19,
+    /// Small values: counters and markers.
+    Meta = 20,
+}
+
+/// One change of a session's key material. A list of them is applied as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOp {
+    /// Write a row.
+    Put {
+        /// Its kind.
+        kind: KeyKind,
+        /// Its key within the kind.
+        key: Bytes,
+        /// Its value.
+        value: Bytes,
+    },
+    /// Remove a row; nothing happens when it is not there.
+    Delete {
+        /// Its kind.
+        kind: KeyKind,
+        /// Its key within the kind.
+        key: Bytes,
+    },
+}
+
+/// An accepted send that waits to be acknowledged by WhatsApp. Resolved rows leave the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxRow {
+    /// Place in the session's outbox, in order of acceptance; assigned by the owner, unique in the session.
+    pub seq: u64,
+    /// The id that it will have on the wire, in every attempt.
+    pub message_id: MessageId,
+    /// The recipient.
+    pub chat: Jid,
+    /// What to send: the encoded protobuf message.
+    pub payload: Bytes,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// The sort key of its history row.
+    pub sort_key: u64,
+}
+
+/// What an idempotency key stands for. Kept 24 hours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendRecord {
+    /// SHA-256 of the request that used the key first.
+    pub request_hash: [u8; 32],
+    /// The message it made.
+    pub message_id: MessageId,
+    /// The recipient as the caller named it.
+    pub to: String,
+    /// The recipient's address.
+    pub chat: Jid,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// The sort key of its history row.
+    pub sort_key: u64,
+}
+
+/// All that is written when a send is accepted, as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// What to send.
+    pub outbox: OutboxRow,
+    /// How it shows in the history.
+    pub history: HistoryRow,
+    /// The caller's idempotency key (as a hash) and what it stands for.
+    pub idempotency: Option<([u8; 32], SendRecord)>,
+}
+
+/// How an accepted send ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// WhatsApp acknowledged it at this time.
+    Sent(Timestamp),
+    /// It was given up for this reason.
+    Failed(String),
+}
+
+/// A message of a session's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// Place in the history: server seconds `<< 20 |` count of arrival, unique in the session. A message
+    /// that is delivered again keeps the key of its first delivery.
+    pub sort_key: u64,
+    /// WhatsApp's id.
+    pub message_id: MessageId,
+    /// The chat it belongs to.
+    pub chat: Jid,
+    /// Who wrote it, where known.
+    pub sender: Option<Jid>,
+    /// Whether the linked account wrote it.
+    pub from_me: bool,
+    /// What it is.
+    pub kind: MessageType,
+    /// The text of a text message.
+    pub text: Option<String>,
+    /// The caption of a media message.
+    pub caption: Option<String>,
+    /// The file of a media message.
+    pub media: Option<Media>,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// When WhatsApp acknowledged it.
+    pub sent_at: Option<Timestamp>,
+    /// When the first device of the recipient had it.
+    pub delivered_at: Option<Timestamp>,
+    /// When the recipient saw it.
+    pub read_at: Option<Timestamp>,
+    /// When the recipient played it.
+    pub played_at: Option<Timestamp>,
+    /// Why it was given up.
+    pub failure: Option<String>,
+    /// When it was last edited.
+    pub edited_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// The emojis on it.
+    pub reactions: Vec<Reaction>,
+}
+
+/// The stage that a receipt reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReceiptKind {
+    /// A device of the recipient has it.
+    Delivered,
+    /// The recipient saw it.
+    Read,
+    /// The recipient played it.
+    Played,
+}
+
+/// Which messages of a history, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only of this chat.
+    pub chat: Option<Jid>,
+    /// Only from this time on.
+    pub from: Option<Timestamp>,
+    /// Only before this time.
+    pub until: Option<Timestamp>,
+    /// Only inbound or only outbound.
+    pub direction: Option<Direction>,
+    /// Only of this kind.
+    pub kind: Option<MessageType>,
+    /// Only older than this sort key: where the page before ended.
+    pub before: Option<u64>,
+    /// At most this many rows, at least 1.
+    pub limit: usize,
+}
+
+/// One page of rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T, C> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Where the next page begins; none at the end. A page may be short or empty and still have a next one,
+    /// since a filter looks at a bounded number of rows only.
+    pub next: Option<C>,
+}

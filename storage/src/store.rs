@@ -1,0 +1,168 @@
+//! The traits of the stores: one a kind of data, no engine in sight.
+//!
+//! Every write is durable when it returns. What belongs to a session is written through a [`Fence`], which only
+//! a claim gives; reads need none. All calls have a deadline of the engine's own and answer
+//! [`StoreError::Overloaded`] rather than queue without bound.
+
+use crate::{
+    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, OutboxRow, Owner, Page, ReceiptKind, SendOutcome,
+    SendRecord, SessionRow, StoreError, TokenRow,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use rookery_protocol::{Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
+use std::{sync::Arc, time::Duration};
+
+/// API tokens.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Keeps a token.
+    async fn create(&self, token: &TokenRow) -> Result<(), StoreError>;
+    /// The tokens of a user, oldest first, at most 1,000.
+    async fn list(&self, user: UserId) -> Result<Vec<TokenRow>, StoreError>;
+    /// Forgets a token of this user; false when there is none.
+    async fn delete(&self, user: UserId, id: TokenId) -> Result<bool, StoreError>;
+    /// The token with this hash of its secret.
+    async fn find(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, StoreError>;
+}
+
+/// Sessions, apart from what is in them.
+#[async_trait]
+pub trait SessionStore: Send + Sync {
+    /// Keeps a new session and an owner row at epoch 0 without an owner.
+    async fn create(&self, session: &SessionRow) -> Result<(), StoreError>;
+    /// A session by its id.
+    async fn get(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError>;
+    /// Sessions of a user in order of creation, after `after`, at most `limit`.
+    async fn list(
+        &self,
+        user: UserId,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page<SessionRow, SessionId>, StoreError>;
+    /// Sessions of all users in order of id, after `after`, at most `limit`. For the start of a node.
+    async fn scan(&self, after: Option<SessionId>, limit: usize) -> Result<Page<SessionRow, SessionId>, StoreError>;
+    /// The sessions of a user that are linked to this phone number, at most 100, in order of creation.
+    async fn find_by_phone(&self, user: UserId, phone: &str) -> Result<Vec<SessionRow>, StoreError>;
+    /// Replaces a session's row; its id, user and creation time never change.
+    async fn update(&self, fence: &Fence, session: &SessionRow) -> Result<(), StoreError>;
+    /// Removes the session and all its data: keys, outbox, history, idempotency records and owner row. The
+    /// session's row goes last, so that a removal cut short can be repeated.
+    async fn delete(&self, fence: &Fence) -> Result<(), StoreError>;
+}
+
+/// Who may act for a session.
+#[async_trait]
+pub trait OwnerStore: Send + Sync {
+    /// The owner row; none when the session does not exist.
+    async fn read(&self, session: SessionId) -> Result<Option<Owner>, StoreError>;
+    /// Makes this incarnation of this node the owner, under the epoch after `seen.epoch`, when the row is
+    /// still as `seen`; [`StoreError::ClaimLost`] otherwise. Whether the old owner may be succeeded is the
+    /// caller's to know. Fences of older epochs are refused from then on.
+    async fn claim(
+        &self,
+        session: SessionId,
+        seen: &Owner,
+        node: &NodeId,
+        incarnation: Incarnation,
+    ) -> Result<Fence, StoreError>;
+    /// Gives the session up; nothing happens when the fence is no longer the newest.
+    async fn release(&self, fence: &Fence) -> Result<(), StoreError>;
+}
+
+/// Key material: a small ordered table for each [`KeyKind`] of each session.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    /// One row.
+    async fn get(&self, session: SessionId, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    /// Several rows of one kind, in the order asked for.
+    async fn get_many(
+        &self,
+        session: SessionId,
+        kind: KeyKind,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<Bytes>>, StoreError>;
+    /// All rows of one kind whose key begins with `prefix`, in the order of their keys.
+    async fn scan(&self, session: SessionId, kind: KeyKind, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+    /// Applies all changes or none.
+    async fn write(&self, fence: &Fence, ops: Vec<KeyOp>) -> Result<(), StoreError>;
+    /// Forgets all key material of the session.
+    async fn clear(&self, fence: &Fence) -> Result<(), StoreError>;
+}
+
+/// Accepted sends on their way to WhatsApp.
+#[async_trait]
+pub trait OutboxStore: Send + Sync {
+    /// Accepts a send: outbox, history and idempotency record in one.
+    async fn accept(&self, fence: &Fence, accepted: Accepted) -> Result<(), StoreError>;
+    /// What is not resolved yet, in order of acceptance, after `after`, at most `limit`.
+    async fn pending(&self, session: SessionId, after: Option<u64>, limit: usize)
+    -> Result<Vec<OutboxRow>, StoreError>;
+    /// Takes a send out of the outbox and writes how it ended into its history row.
+    async fn resolve(&self, fence: &Fence, seq: u64, outcome: SendOutcome) -> Result<(), StoreError>;
+    /// What this idempotency key (as a hash) stands for, if it is younger than 24 hours at `now`.
+    async fn recorded(
+        &self,
+        session: SessionId,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<SendRecord>, StoreError>;
+    /// Forgets idempotency records of all sessions that are older than 24 hours at `now`, at most `limit`;
+    /// answers how many.
+    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+}
+
+/// Messages, kept until their session is deleted.
+#[async_trait]
+pub trait HistoryStore: Send + Sync {
+    /// Keeps messages, as a whole or not at all. One that is there already (same chat, id and author) keeps
+    /// its sort key and its receipts, and its content is replaced.
+    async fn insert(&self, fence: &Fence, messages: Vec<HistoryRow>) -> Result<(), StoreError>;
+    /// A page, newest first. Looks at no more than 2,000 rows.
+    async fn list(&self, session: SessionId, query: &HistoryQuery) -> Result<Page<HistoryRow, u64>, StoreError>;
+    /// The messages with this id, newest first: ids are unique only within a chat and author.
+    async fn get(&self, session: SessionId, id: &MessageId) -> Result<Vec<HistoryRow>, StoreError>;
+    /// Writes the time of a receipt into the account's own messages with these ids in `chat`; the earliest
+    /// time stays. `chat` may be the other name (LID or phone number) of the chat that is stored: a message
+    /// that is in no such chat is sought among all of the session's own messages with that id.
+    async fn receipt(
+        &self,
+        fence: &Fence,
+        chat: &Jid,
+        ids: &[MessageId],
+        kind: ReceiptKind,
+        at: Timestamp,
+    ) -> Result<(), StoreError>;
+    /// The highest sort key in use, so that new ones are above it.
+    async fn last_sort_key(&self, session: SessionId) -> Result<Option<u64>, StoreError>;
+}
+
+/// All stores of one engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Stores {
+    /// API tokens.
+    pub tokens: Arc<dyn TokenStore>,
+    /// Sessions.
+    pub sessions: Arc<dyn SessionStore>,
+    /// Who may act for a session.
+    pub owners: Arc<dyn OwnerStore>,
+    /// Key material.
+    pub keys: Arc<dyn KeyStore>,
+    /// Accepted sends.
+    pub outbox: Arc<dyn OutboxStore>,
+    /// Messages.
+    pub history: Arc<dyn HistoryStore>,
+    /// The engine itself.
+    pub engine: Arc<dyn Engine>,
+}
+
+/// What is common to all stores of one engine.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Its name, for people and metrics.
+    fn name(&self) -> &'static str;
+    /// Writes and reads a row; how long that took.
+    async fn probe(&self) -> Result<Duration, StoreError>;
+    /// Finishes what was begun and closes; later calls answer [`StoreError::Unavailable`]. Idempotent.
+    async fn close(&self) -> Result<(), StoreError>;
+}
