@@ -1,0 +1,415 @@
+//! Judges what clients do that no correct client may do.
+//!
+//! Invariant: memory is bounded and small: a chain of ratchet counters is a set of intervals and the
+//! fingerprints of its last few messages, a message id is a hash. Nothing of what messages say is kept.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::Serialize;
+use wacore::libsignal::protocol::{PreKeySignalMessage, SenderKeyMessage, SignalMessage};
+use wacore_binary::Node;
+
+use crate::account::{DeviceKey, lock};
+use crate::stanza::text_of;
+
+/// Violations that are kept; there is something very wrong long before.
+const VIOLATIONS: usize = 1_000;
+/// Messages of one chain that are recognised when they are sent again.
+const FINGERPRINTS: usize = 512;
+/// Chains of one pair of devices; the oldest are forgotten.
+const CHAINS: usize = 4_096;
+/// Message ids whose size is remembered.
+const SIZES: usize = 200_000;
+/// Two ciphertexts of one text differ at most by padding and by what a client adds to it each time.
+const SIZE_TOLERANCE: usize = 256;
+
+/// What kind of rule was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ViolationKind {
+    /// One device sent two different messages with one counter of one ratchet chain to the same
+    /// recipient: what a client does whose stored keys are older than what it sent.
+    RatchetCounterReused,
+    /// One message id was delivered with two different contents.
+    MessageIdReused,
+    /// A connection went on sending after another login of its device had replaced it.
+    TwoConnections,
+}
+
+/// A broken rule, with the evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// The rule.
+    pub kind: ViolationKind,
+    /// Who, when and what; never what a message says.
+    pub evidence: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.evidence)
+    }
+}
+
+/// The judge of one simulator.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    chains: Mutex<HashMap<u64, Pair>>,
+    sizes: Mutex<Sizes>,
+    violations: Mutex<Vec<Violation>>,
+}
+
+impl Oracle {
+    /// A Signal message on its way from one device to another. What cannot be parsed is the recipient's
+    /// affair. `direct` is false for a group's, which may carry a sender key besides the text.
+    pub(crate) fn ciphertext(
+        &self,
+        from: &DeviceKey,
+        to: &DeviceKey,
+        id: &str,
+        kind: &str,
+        ciphertext: &[u8],
+        direct: bool,
+    ) {
+        let message = match kind {
+            "pkmsg" => PreKeySignalMessage::try_from(ciphertext).map(|m| m.message().clone()),
+            "msg" => SignalMessage::try_from(ciphertext),
+            _ => return,
+        };
+        let Ok(message) = message else { return };
+        let seen = Seen {
+            pair: hash(&(from, to)),
+            chain: hash(&message.sender_ratchet_key().public_key_bytes()),
+            counter: message.counter(),
+            fingerprint: hash(&(id, message.serialized())),
+        };
+        if !self.first_use(&seen) {
+            self.report(
+                ViolationKind::RatchetCounterReused,
+                format!(
+                    "{} -> {}: counter {} of chain {:016x} again, with message {id}",
+                    Name(from),
+                    Name(to),
+                    seen.counter,
+                    seen.chain
+                ),
+            );
+        }
+        if direct {
+            self.judge_size(from, to, id, message.serialized().len());
+        }
+    }
+
+    /// A sender key message on its way from a device to a group.
+    pub(crate) fn group_ciphertext(&self, from: &DeviceKey, group: &str, id: &str, ciphertext: &[u8]) {
+        let Ok(message) = SenderKeyMessage::try_from(ciphertext) else {
+            return;
+        };
+        let seen = Seen {
+            pair: hash(&(from, group)),
+            chain: hash(&message.chain_id()),
+            counter: message.iteration(),
+            fingerprint: hash(&(id, ciphertext)),
+        };
+        if !self.first_use(&seen) {
+            self.report(
+                ViolationKind::RatchetCounterReused,
+                format!(
+                    "{} -> group {group}: iteration {} of sender key {} again, with message {id}",
+                    Name(from),
+                    seen.counter,
+                    message.chain_id()
+                ),
+            );
+        }
+    }
+
+    /// A phone decrypted a message with an id that it has had before, and it says something else.
+    pub(crate) fn content_changed(&self, from: &DeviceKey, to: &str, id: &str) {
+        self.report(
+            ViolationKind::MessageIdReused,
+            format!("{} -> phone {to}: message {id} was delivered with two texts", Name(from)),
+        );
+    }
+
+    /// A connection that was replaced `since` still sends.
+    pub(crate) fn acts_after_replaced(&self, device: &DeviceKey, node: &Node, since: Duration) {
+        self.report(
+            ViolationKind::TwoConnections,
+            format!(
+                "{}: <{}> {} came {since:?} after the connection was replaced",
+                Name(device),
+                node.tag,
+                text_of(node, "id")
+            ),
+        );
+    }
+
+    /// What was found so far, oldest first.
+    pub(crate) fn violations(&self) -> Vec<Violation> {
+        lock(&self.violations).clone()
+    }
+
+    /// How much was found so far.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.violations).len()
+    }
+
+    fn report(&self, kind: ViolationKind, evidence: String) {
+        tracing::warn!(?kind, evidence, "violation");
+        let mut violations = lock(&self.violations);
+        if violations.len() < VIOLATIONS {
+            violations.push(Violation { kind, evidence });
+        }
+    }
+
+    fn first_use(&self, seen: &Seen) -> bool {
+        let mut chains = lock(&self.chains);
+        chains.entry(seen.pair).or_default().first_use(seen)
+    }
+
+    /// Where only devices are involved nobody can read; but texts of quite different sizes differ.
+    fn judge_size(&self, from: &DeviceKey, to: &DeviceKey, id: &str, size: usize) {
+        let key = hash(&(from, to, id));
+        let former = lock(&self.sizes).remember(key, size);
+        if former.is_some_and(|f| f.abs_diff(size) > SIZE_TOLERANCE) {
+            self.report(
+                ViolationKind::MessageIdReused,
+                format!(
+                    "{} -> {}: message {id} has {size} bytes, and had {} before",
+                    Name(from),
+                    Name(to),
+                    former.unwrap_or_default()
+                ),
+            );
+        }
+    }
+}
+
+/// A device in evidence: `number:device`.
+struct Name<'a>(&'a DeviceKey);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.number, self.0.device)
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// One use of a counter.
+struct Seen {
+    pair: u64,
+    chain: u64,
+    counter: u32,
+    /// Of message id and ciphertext: equal for a message that is sent again as it was.
+    fingerprint: u64,
+}
+
+/// The chains that one device uses towards another.
+#[derive(Default)]
+struct Pair {
+    chains: HashMap<u64, Chain>,
+    order: VecDeque<u64>,
+}
+
+impl Pair {
+    fn first_use(&mut self, seen: &Seen) -> bool {
+        if !self.chains.contains_key(&seen.chain) {
+            if let Some(former) = self.order.back().and_then(|c| self.chains.get_mut(c)) {
+                former.retire();
+            }
+            if self.order.len() >= CHAINS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.chains.remove(&oldest);
+            }
+            self.order.push_back(seen.chain);
+        }
+        let chain = self.chains.entry(seen.chain).or_default();
+        chain.first_use(seen.counter, seen.fingerprint)
+    }
+}
+
+/// The counters of one chain that were used: disjoint intervals in ascending order, and the
+/// fingerprints of the latest.
+#[derive(Default)]
+struct Chain {
+    used: Vec<(u32, u32)>,
+    recent: VecDeque<(u32, u64)>,
+}
+
+impl Chain {
+    /// Marks a counter as used. False when it was used before, for another message.
+    fn first_use(&mut self, counter: u32, fingerprint: u64) -> bool {
+        if !self.insert(counter) {
+            return self.recent.contains(&(counter, fingerprint));
+        }
+        if self.recent.len() >= FINGERPRINTS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((counter, fingerprint));
+        true
+    }
+
+    /// A newer chain took over: few messages of this one can still come again.
+    fn retire(&mut self) {
+        while self.recent.len() > FINGERPRINTS / 16 {
+            self.recent.pop_front();
+        }
+        self.recent.shrink_to_fit();
+    }
+
+    fn insert(&mut self, counter: u32) -> bool {
+        // The first interval that does not end before the counter.
+        let at = self.used.partition_point(|(_, end)| *end < counter);
+        if self.used.get(at).is_some_and(|(start, _)| *start <= counter) {
+            return false;
+        }
+        let joins_former = at > 0 && self.used[at - 1].1 + 1 == counter;
+        let joins_next = self.used.get(at).is_some_and(|(start, _)| counter + 1 == *start);
+        match (joins_former, joins_next) {
+            (true, true) => {
+                self.used[at - 1].1 = self.used[at].1;
+                self.used.remove(at);
+            }
+            (true, false) => self.used[at - 1].1 = counter,
+            (false, true) => self.used[at].0 = counter,
+            (false, false) => self.used.insert(at, (counter, counter)),
+        }
+        true
+    }
+}
+
+/// Sizes of messages by a hash of their id and devices.
+#[derive(Default)]
+struct Sizes {
+    sizes: HashMap<u64, u32>,
+    order: VecDeque<u64>,
+}
+
+impl Sizes {
+    /// Remembers a size and returns the former one.
+    fn remember(&mut self, key: u64, size: usize) -> Option<usize> {
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let former = self.sizes.insert(key, size);
+        if former.is_none() {
+            self.order.push_back(key);
+            if self.order.len() > SIZES
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.sizes.remove(&oldest);
+            }
+        }
+        former.map(|f| f as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::{key_pair, public_bytes};
+    use crate::phones::signal::{Endpoint, PeerKeys};
+    use crate::stanza::element;
+
+    fn key(number: &str, device: u16) -> DeviceKey {
+        DeviceKey { number: number.into(), device }
+    }
+
+    /// Two endpoints, the first with a session to the second.
+    fn endpoints() -> (Endpoint, Endpoint) {
+        let identity = key_pair();
+        let (alice, (bob, bundle)) = (Endpoint::new(&key_pair()).0, Endpoint::new(&identity));
+        let mut alice = alice;
+        let peer = PeerKeys { registration: 1, identity: public_bytes(&identity), signed: bundle, one_time: None };
+        alice.establish("bob", 0, &peer).unwrap();
+        (alice, bob)
+    }
+
+    #[test]
+    fn a_ratchet_counter_used_for_two_messages_is_caught() {
+        let oracle = Oracle::default();
+        let (from, to) = (key("1", 2), key("3", 4));
+        let (mut alice, _) = endpoints();
+        let before = alice.sessions();
+        let (kind, first) = alice.encrypt("bob", 0, b"one").unwrap();
+        oracle.ciphertext(&from, &to, "A", kind, &first, true);
+        oracle.ciphertext(&from, &to, "A", kind, &first, true);
+        assert_eq!(oracle.count(), 0, "sent again as it was");
+        oracle.ciphertext(&from, &key("3", 5), "A", kind, &first, true);
+        assert_eq!(oracle.count(), 0, "another recipient");
+        let (kind, second) = alice.encrypt("bob", 0, b"two").unwrap();
+        oracle.ciphertext(&from, &to, "B", kind, &second, true);
+        assert_eq!(oracle.count(), 0);
+        // The device comes back with what it had stored before it sent.
+        alice.restore_sessions(before);
+        let (kind, third) = alice.encrypt("bob", 0, b"three").unwrap();
+        oracle.ciphertext(&from, &to, "C", kind, &third, true);
+        let violations = oracle.violations();
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].kind, ViolationKind::RatchetCounterReused);
+        assert!(violations[0].to_string().contains("1:2 -> 3:4: counter 0"), "{}", violations[0]);
+    }
+
+    #[test]
+    fn an_id_with_messages_of_quite_different_sizes_is_caught() {
+        let oracle = Oracle::default();
+        let (from, to) = (key("1", 2), key("3", 4));
+        let (mut alice, _) = endpoints();
+        let (kind, first) = alice.encrypt("bob", 0, &[1; 50]).unwrap();
+        let (_, again) = alice.encrypt("bob", 0, &[1; 60]).unwrap();
+        let (_, other) = alice.encrypt("bob", 0, &[1; 900]).unwrap();
+        oracle.ciphertext(&from, &to, "A", kind, &first, true);
+        oracle.ciphertext(&from, &to, "A", kind, &again, true);
+        assert_eq!(oracle.count(), 0, "encrypted anew");
+        oracle.ciphertext(&from, &to, "A", kind, &other, true);
+        assert_eq!(oracle.violations()[0].kind, ViolationKind::MessageIdReused);
+    }
+
+    #[test]
+    fn a_changed_text_and_a_replaced_connection_that_goes_on_are_reported() {
+        let oracle = Oracle::default();
+        oracle.content_changed(&key("1", 2), "3", "A");
+        let node = element("message").attr("id", "B").build();
+        oracle.acts_after_replaced(&key("1", 2), &node, Duration::from_secs(3));
+        let kinds: Vec<_> = oracle.violations().iter().map(|v| v.kind).collect();
+        assert_eq!(kinds, [ViolationKind::MessageIdReused, ViolationKind::TwoConnections]);
+    }
+
+    #[test]
+    fn garbage_is_ignored() {
+        let oracle = Oracle::default();
+        for kind in ["pkmsg", "msg", "skmsg", "frskmsg", ""] {
+            oracle.ciphertext(&key("1", 2), &key("3", 4), "A", kind, &[0x33, 1, 2, 3], true);
+        }
+        oracle.group_ciphertext(&key("1", 2), "g", "A", &[]);
+        assert_eq!(oracle.count(), 0);
+    }
+
+    #[test]
+    fn intervals_hold_exactly_what_was_inserted() {
+        let mut chain = Chain::default();
+        let mut state = 7u32;
+        let mut inserted = std::collections::HashSet::new();
+        for _ in 0..2_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let counter = (state >> 16) % 600;
+            assert_eq!(chain.insert(counter), inserted.insert(counter), "{counter}");
+        }
+        assert!(chain.used.windows(2).all(|w| w[0].1 + 1 < w[1].0), "disjoint and joined");
+        let mut chain = Chain::default();
+        for counter in 0..100_000 {
+            assert!(chain.first_use(counter, 1));
+        }
+        assert_eq!(chain.used, [(0, 99_999)]);
+        assert_eq!(chain.recent.len(), FINGERPRINTS);
+    }
+}

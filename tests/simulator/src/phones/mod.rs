@@ -1,0 +1,205 @@
+//! Phones: each account has one, and a test or a person drives it.
+//!
+//! A phone is device 0 of its account and a Signal endpoint of its own. What it receives waits in a
+//! queue and is decrypted by a task that exists only while there is something to do.
+
+mod history;
+mod inbound;
+mod inbox;
+mod outbound;
+pub(crate) mod signal;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::Notify;
+use wacore::libsignal::protocol::KeyPair;
+
+pub(crate) use inbound::receive;
+pub use inbox::{InboxMessage, Receipt, ReceiptKind};
+pub(crate) use outbound::welcome;
+
+use crate::account::{Account, lock};
+use crate::error::PhoneError;
+use crate::handshake::public_bytes;
+use crate::pairing;
+use crate::prekeys::{Issued, SignedPreKey};
+use crate::stanza::element;
+use crate::world::World;
+use inbox::{Inbox, Sent};
+use signal::Endpoint;
+
+/// What an account keeps of its phone.
+pub(crate) struct PhoneState {
+    registration: u32,
+    identity: [u8; 32],
+    signed: SignedPreKey,
+    signal: Mutex<Endpoint>,
+    backlog: Mutex<inbound::Backlog>,
+    inbox: Mutex<Inbox>,
+    arrived: Notify,
+    sent: Mutex<Sent>,
+    echo: AtomicBool,
+}
+
+impl PhoneState {
+    /// A phone with fresh keys, but for the account's identity.
+    pub(crate) fn new(identity: &KeyPair) -> Self {
+        let (signal, signed) = Endpoint::new(identity);
+        Self {
+            registration: signal.registration(),
+            identity: public_bytes(identity),
+            signed,
+            signal: Mutex::new(signal),
+            backlog: Mutex::default(),
+            inbox: Mutex::default(),
+            arrived: Notify::new(),
+            sent: Mutex::default(),
+            echo: AtomicBool::new(false),
+        }
+    }
+
+    /// Its keys for somebody who wants to write to it. A phone has no one-time prekeys here.
+    pub(crate) fn bundle(&self) -> Issued {
+        Issued {
+            registration: self.registration.to_be_bytes(),
+            identity: self.identity,
+            signed: self.signed,
+            one_time: None,
+            device_identity: None,
+        }
+    }
+}
+
+/// A companion device as its phone lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceInfo {
+    /// Its number, 1 or more.
+    pub device: u16,
+    /// It has a connection.
+    pub connected: bool,
+    /// It has asked for its stanzas on that connection.
+    pub active: bool,
+    /// Stanzas that wait for it or for its acknowledgement.
+    pub queued: usize,
+}
+
+/// A phone. Cheap to clone; does not keep the simulator running.
+#[derive(Clone)]
+pub struct Phone {
+    world: Arc<World>,
+    account: Arc<Account>,
+}
+
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Phone").field("number", &self.number()).finish_non_exhaustive()
+    }
+}
+
+impl Phone {
+    pub(crate) fn new(world: Arc<World>, account: Arc<Account>) -> Self {
+        Self { world, account }
+    }
+
+    /// Its number, digits only.
+    pub fn number(&self) -> &str {
+        &self.account.number
+    }
+
+    /// The user part of its account's LID.
+    pub fn lid(&self) -> String {
+        self.account.lid.to_string()
+    }
+
+    /// Scans the QR code of a client, plain or as a `https://wa.me/settings/linked_devices#` link.
+    /// Returns the new device as `number:device`.
+    pub fn scan(&self, qr: &str) -> Result<String, PhoneError> {
+        let device = pairing::scan(&self.world, &self.account, qr)?;
+        Ok(format!("{}:{device}", self.number()))
+    }
+
+    /// Types the pairing code that a client shows, with or without dashes. Whether it was the right one
+    /// shows on the client. Takes some hundred milliseconds of computing.
+    pub fn enter_code(&self, code: &str) -> Result<(), PhoneError> {
+        pairing::enter_code(&self.world, &self.account, code)
+    }
+
+    /// Sends a text to another account: to its phone, to its companions, and to the companions of this
+    /// account. Returns the message id.
+    pub fn send_text(&self, to_number: &str, text: &str) -> Result<String, PhoneError> {
+        outbound::send_text(&self.world, &self.account, to_number, text)
+    }
+
+    /// Sends a chunk of history to every companion: `chats` chats with `messages` messages each.
+    pub fn send_history(&self, chats: usize, messages: usize) -> Result<(), PhoneError> {
+        history::send(&self.world, &self.account, chats, messages)
+    }
+
+    /// What it has received and what its account's other devices sent, oldest first.
+    pub fn inbox(&self) -> Vec<InboxMessage> {
+        lock(&self.account.phone.inbox).messages()
+    }
+
+    /// Waits for a message that matches; one that is already in the inbox will do.
+    pub async fn wait_for(
+        &self,
+        timeout: Duration,
+        mut matches: impl FnMut(&InboxMessage) -> bool,
+    ) -> Result<InboxMessage, PhoneError> {
+        let phone = &self.account.phone;
+        let mut from = 0;
+        let search = async {
+            loop {
+                let arrived = phone.arrived.notified();
+                match lock(&phone.inbox).find(from, &mut matches) {
+                    Ok(message) => return message,
+                    Err(next) => from = next,
+                }
+                arrived.await;
+            }
+        };
+        tokio::time::timeout(timeout, search).await.map_err(|_| PhoneError::Timeout(timeout))
+    }
+
+    /// The receipts that it got for a message that it sent, in order of arrival.
+    pub fn receipts(&self, message_id: &str) -> Vec<Receipt> {
+        lock(&self.account.phone.sent).receipts(message_id)
+    }
+
+    /// Opens the chat at a received message: its sender gets a read receipt.
+    pub fn mark_read(&self, message_id: &str) -> Result<(), PhoneError> {
+        outbound::mark_read(&self.world, &self.account, message_id)
+    }
+
+    /// Its companion devices by number.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let state = self.account.state();
+        let device = |(number, device): (&u16, &crate::account::Device)| DeviceInfo {
+            device: *number,
+            connected: device.link.is_some(),
+            active: device.active,
+            queued: device.queue.len(),
+        };
+        state.devices.iter().map(device).collect()
+    }
+
+    /// Logs a companion out: it is told so, its connection ends, and it can never log in again.
+    pub fn unlink(&self, device: u16) -> Result<(), PhoneError> {
+        let conflict = element("conflict").attr("type", "device_removed").build();
+        let error = element("stream:error").attr("code", 401).children([conflict]).build();
+        if self.world.remove_device(&self.account, device, Some(error)) {
+            Ok(())
+        } else {
+            Err(PhoneError::UnknownDevice(device))
+        }
+    }
+
+    /// Answers every text from others with `echo: TEXT`, or no longer. Echoes are not echoed.
+    pub fn set_echo(&self, echo: bool) {
+        self.account.phone.echo.store(echo, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,342 @@
+//! A phone's Signal endpoint: sessions with devices, and the sender keys of groups, in memory.
+//!
+//! Peers are named by their account's number and the device. In-memory stores never wait, so that every
+//! operation here is an ordinary call.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use wacore_libsignal::protocol::error::Result as SignalResult;
+use wacore_libsignal::protocol::{
+    CiphertextMessage, CiphertextMessageType, DeviceId, Direction, GenericSignedPreKey, IdentityChange, IdentityKey,
+    IdentityKeyPair, IdentityKeyStore, KeyPair, PreKeyBundle, PreKeyId, PreKeyRecord, PreKeySignalMessage, PreKeyStore,
+    ProtocolAddress, PublicKey, SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord, SenderKeyStore,
+    SessionRecord, SessionStore, SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord,
+    SignedPreKeyStore, Timestamp, UsePQRatchet, group_decrypt, message_decrypt, message_encrypt, process_prekey_bundle,
+    process_sender_key_distribution_message,
+};
+
+use crate::handshake::{key_pair, public_bytes};
+use crate::prekeys::{PreKey, SignedPreKey, key_id};
+
+/// The id of a phone's one signed prekey.
+const SIGNED_PREKEY_ID: u32 = 1;
+
+#[derive(Default)]
+struct Sessions(HashMap<String, SessionRecord>);
+
+struct Identities {
+    pair: IdentityKeyPair,
+    registration: u32,
+    known: HashMap<String, IdentityKey>,
+}
+
+struct NoPreKeys;
+
+struct SignedPreKeys(SignedPreKeyRecord);
+
+#[derive(Default)]
+struct SenderKeys(HashMap<String, SenderKeyRecord>);
+
+#[async_trait]
+impl SessionStore for Sessions {
+    async fn load_session(&self, address: &ProtocolAddress) -> SignalResult<Option<SessionRecord>> {
+        Ok(self.0.get(address.as_str()).cloned())
+    }
+
+    async fn has_session(&self, address: &ProtocolAddress) -> SignalResult<bool> {
+        Ok(self.0.contains_key(address.as_str()))
+    }
+
+    async fn store_session(&mut self, address: &ProtocolAddress, record: SessionRecord) -> SignalResult<()> {
+        self.0.insert(address.as_str().to_string(), record);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl IdentityKeyStore for Identities {
+    async fn get_identity_key_pair(&self) -> SignalResult<IdentityKeyPair> {
+        Ok(self.pair.clone())
+    }
+
+    async fn get_local_registration_id(&self) -> SignalResult<u32> {
+        Ok(self.registration)
+    }
+
+    async fn save_identity(
+        &mut self,
+        address: &ProtocolAddress,
+        identity: &IdentityKey,
+    ) -> SignalResult<IdentityChange> {
+        self.known.insert(address.as_str().to_string(), *identity);
+        Ok(IdentityChange::NewOrUnchanged)
+    }
+
+    async fn is_trusted_identity(
+        &self,
+        _address: &ProtocolAddress,
+        _identity: &IdentityKey,
+        _direction: Direction,
+    ) -> SignalResult<bool> {
+        Ok(true)
+    }
+
+    async fn get_identity(&self, address: &ProtocolAddress) -> SignalResult<Option<IdentityKey>> {
+        Ok(self.known.get(address.as_str()).copied())
+    }
+}
+
+#[async_trait]
+impl PreKeyStore for NoPreKeys {
+    async fn get_pre_key(&self, _id: PreKeyId) -> SignalResult<PreKeyRecord> {
+        Err(SignalProtocolError::InvalidPreKeyId)
+    }
+
+    async fn save_pre_key(&mut self, _id: PreKeyId, _record: &PreKeyRecord) -> SignalResult<()> {
+        Ok(())
+    }
+
+    async fn remove_pre_key(&mut self, _id: PreKeyId) -> SignalResult<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SignedPreKeyStore for SignedPreKeys {
+    async fn get_signed_pre_key(&self, _id: SignedPreKeyId) -> SignalResult<SignedPreKeyRecord> {
+        Ok(self.0.clone())
+    }
+
+    async fn save_signed_pre_key(&mut self, _id: SignedPreKeyId, _record: &SignedPreKeyRecord) -> SignalResult<()> {
+        Ok(())
+    }
+}
+
+fn sender_key(name: &SenderKeyName) -> String {
+    format!("{}/{}", name.group_id(), name.sender_id())
+}
+
+#[async_trait]
+impl SenderKeyStore for SenderKeys {
+    async fn store_sender_key(&mut self, name: &SenderKeyName, record: SenderKeyRecord) -> SignalResult<()> {
+        self.0.insert(sender_key(name), record);
+        Ok(())
+    }
+
+    async fn load_sender_key(&self, name: &SenderKeyName) -> SignalResult<Option<SenderKeyRecord>> {
+        Ok(self.0.get(&sender_key(name)).cloned())
+    }
+}
+
+/// The keys with which a session to a peer begins.
+pub(crate) struct PeerKeys {
+    pub(crate) registration: u32,
+    pub(crate) identity: [u8; 32],
+    pub(crate) signed: SignedPreKey,
+    pub(crate) one_time: Option<PreKey>,
+}
+
+/// Why a ciphertext gave no plaintext.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecryptError {
+    /// It was decrypted before.
+    #[error("decrypted before")]
+    Duplicate,
+    /// Anything else: the sender must encrypt it anew.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<SignalProtocolError> for DecryptError {
+    fn from(error: SignalProtocolError) -> Self {
+        match error {
+            SignalProtocolError::DuplicatedMessage(..) => Self::Duplicate,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// A Signal endpoint.
+pub(crate) struct Endpoint {
+    sessions: Sessions,
+    identities: Identities,
+    signed_prekeys: SignedPreKeys,
+    sender_keys: SenderKeys,
+}
+
+fn address(peer: &str, device: u16) -> ProtocolAddress {
+    ProtocolAddress::new(peer, DeviceId::from(u32::from(device)))
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("in-memory stores never wait")
+}
+
+fn public(bytes: &[u8; 32]) -> SignalResult<PublicKey> {
+    Ok(PublicKey::from_djb_public_key_bytes(bytes)?)
+}
+
+impl Endpoint {
+    /// An endpoint without sessions, and its signed prekey.
+    pub(crate) fn new(identity: &KeyPair) -> (Self, SignedPreKey) {
+        let pair = key_pair();
+        let signature: [u8; 64] = identity
+            .private_key
+            .calculate_signature(&pair.public_key.serialize(), &mut rand::rng())
+            .expect("an identity key signs any message");
+        let record =
+            SignedPreKeyRecord::new(SIGNED_PREKEY_ID.into(), Timestamp::from_epoch_millis(0), &pair, &signature);
+        let registration = u32::from(rand::random::<u16>() & 0x3fff).max(1);
+        let endpoint = Self {
+            sessions: Sessions::default(),
+            identities: Identities {
+                pair: IdentityKeyPair::new(IdentityKey::new(identity.public_key.clone()), identity.private_key.clone()),
+                registration,
+                known: HashMap::new(),
+            },
+            signed_prekeys: SignedPreKeys(record),
+            sender_keys: SenderKeys::default(),
+        };
+        let signed = SignedPreKey { id: [0, 0, 1], key: public_bytes(&pair), signature };
+        (endpoint, signed)
+    }
+
+    /// Identifies this installation.
+    pub(crate) fn registration(&self) -> u32 {
+        self.identities.registration
+    }
+
+    /// Whether it can encrypt for a device.
+    pub(crate) fn has_session(&self, peer: &str, device: u16) -> bool {
+        self.sessions.0.contains_key(address(peer, device).as_str())
+    }
+
+    /// Forgets a session, so that the next message begins a new one.
+    pub(crate) fn forget_session(&mut self, peer: &str, device: u16) {
+        self.sessions.0.remove(address(peer, device).as_str());
+    }
+
+    /// Begins a session.
+    pub(crate) fn establish(&mut self, peer: &str, device: u16, keys: &PeerKeys) -> SignalResult<()> {
+        let one_time = match &keys.one_time {
+            Some(key) => Some((key_id(&key.id).into(), public(&key.key)?)),
+            None => None,
+        };
+        let bundle = PreKeyBundle::new(
+            keys.registration,
+            DeviceId::from(u32::from(device)),
+            one_time,
+            key_id(&keys.signed.id).into(),
+            public(&keys.signed.key)?,
+            keys.signed.signature.to_vec(),
+            IdentityKey::new(public(&keys.identity)?),
+        )?;
+        now(process_prekey_bundle(
+            &address(peer, device),
+            &mut self.sessions,
+            &mut self.identities,
+            &bundle,
+            &mut rand::rng(),
+            UsePQRatchet::No,
+        ))?;
+        Ok(())
+    }
+
+    /// Encrypts for a device with which there is a session. Returns the type of the `<enc>` as well.
+    pub(crate) fn encrypt(
+        &mut self,
+        peer: &str,
+        device: u16,
+        plaintext: &[u8],
+    ) -> SignalResult<(&'static str, Vec<u8>)> {
+        let ciphertext =
+            now(message_encrypt(plaintext, &address(peer, device), &mut self.sessions, &mut self.identities))?;
+        let kind = match ciphertext.message_type() {
+            CiphertextMessageType::PreKey => "pkmsg",
+            _ => "msg",
+        };
+        Ok((kind, ciphertext.serialize().to_vec()))
+    }
+
+    /// Decrypts a device's `pkmsg` or `msg`.
+    pub(crate) fn decrypt(
+        &mut self,
+        peer: &str,
+        device: u16,
+        kind: &str,
+        ciphertext: &[u8],
+    ) -> Result<Vec<u8>, DecryptError> {
+        let message = match kind {
+            "pkmsg" => CiphertextMessage::PreKeySignalMessage(PreKeySignalMessage::try_from(ciphertext)?),
+            "msg" => CiphertextMessage::SignalMessage(SignalMessage::try_from(ciphertext)?),
+            other => return Err(DecryptError::Failed(format!("type {other}"))),
+        };
+        let decrypted = now(message_decrypt(
+            &message,
+            &address(peer, device),
+            &mut self.sessions,
+            &mut self.identities,
+            &mut NoPreKeys,
+            &self.signed_prekeys,
+            &mut rand::rng(),
+            UsePQRatchet::No,
+        ))?;
+        Ok(decrypted.plaintext)
+    }
+
+    /// Takes a device's sender key for a group.
+    pub(crate) fn group_key(&mut self, group: &str, peer: &str, device: u16, distribution: &[u8]) -> SignalResult<()> {
+        let name = SenderKeyName::new(group.to_string(), address(peer, device).as_str().to_string());
+        let distribution = SenderKeyDistributionMessage::try_from(distribution)?;
+        now(process_sender_key_distribution_message(&name, &distribution, &mut self.sender_keys))
+    }
+
+    /// Decrypts a device's `skmsg` to a group.
+    pub(crate) fn group_decrypt(
+        &mut self,
+        group: &str,
+        peer: &str,
+        device: u16,
+        ciphertext: &[u8],
+    ) -> Result<Vec<u8>, DecryptError> {
+        let name = SenderKeyName::new(group.to_string(), address(peer, device).as_str().to_string());
+        Ok(now(group_decrypt(ciphertext, &mut self.sender_keys, &name))?)
+    }
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// What a device would have stored.
+    pub(crate) fn sessions(&self) -> HashMap<String, SessionRecord> {
+        self.sessions.0.clone()
+    }
+
+    /// Goes back to what was stored.
+    pub(crate) fn restore_sessions(&mut self, sessions: HashMap<String, SessionRecord>) {
+        self.sessions.0 = sessions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_decrypted_twice_is_a_duplicate() {
+        let identity = key_pair();
+        let (mut alice, _) = Endpoint::new(&key_pair());
+        let (mut bob, signed) = Endpoint::new(&identity);
+        let keys =
+            PeerKeys { registration: bob.registration(), identity: public_bytes(&identity), signed, one_time: None };
+        alice.establish("bob", 0, &keys).unwrap();
+        assert!(alice.has_session("bob", 0));
+        let (kind, ciphertext) = alice.encrypt("bob", 0, b"hello").unwrap();
+        assert_eq!(bob.decrypt("alice", 0, kind, &ciphertext).unwrap(), b"hello");
+        let again = bob.decrypt("alice", 0, kind, &ciphertext);
+        assert!(matches!(again, Err(DecryptError::Duplicate)));
+        let garbage = bob.decrypt("alice", 0, "msg", &[0x33; 40]);
+        assert!(matches!(garbage, Err(DecryptError::Failed(_))));
+    }
+}

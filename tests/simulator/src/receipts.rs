@@ -1,0 +1,132 @@
+//! `<receipt>`: takes messages off the device's queue and is passed on to whom it is for.
+
+use std::sync::Arc;
+
+use wacore_binary::jid::Server;
+use wacore_binary::{Jid, Node};
+
+use crate::account::Account;
+use crate::error::StanzaError;
+use crate::queue::Class;
+use crate::router::{Login, Session};
+use crate::stanza::{children, element, jid_of, required_jid, text_of, unix_now};
+use crate::world::World;
+
+/// Messages of one receipt.
+const MESSAGES: usize = 4_096;
+
+/// Answers a `<receipt>`.
+pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> {
+    let login = session.login()?;
+    let to = required_jid(node, "to")?;
+    let kind = text_of(node, "type");
+    let participant = jid_of(node, "participant");
+    let mut acknowledgement = element("ack").attr("class", "receipt").attr("id", text_of(node, "id")).attr("from", &to);
+    if !kind.is_empty() {
+        acknowledgement = acknowledgement.attr("type", kind.as_str());
+    }
+    if let Some(participant) = &participant {
+        acknowledgement = acknowledgement.attr("participant", participant);
+    }
+    session.send(&acknowledgement.build());
+    if !is_about_reading(&kind) {
+        acknowledge(login, node)?;
+    }
+    let receipt = Receipt { world: &session.world, login, node, kind: &kind, to: &to };
+    if kind == "read" || kind == "read-self" {
+        receipt.tell_own_devices();
+    }
+    if kind == "read-self" || kind == "played-self" {
+        return Ok(());
+    }
+    match (to.server, participant) {
+        (Server::Group, Some(author)) => receipt.forward(&author),
+        (Server::Group, None) => {}
+        _ => receipt.forward(&to),
+    }
+    Ok(())
+}
+
+/// Reading comes after delivery and says nothing about it.
+fn is_about_reading(kind: &str) -> bool {
+    matches!(kind, "read" | "read-self" | "played" | "played-self")
+}
+
+/// The device has these messages: they are not sent again.
+fn acknowledge(login: &Login, node: &Node) -> Result<(), StanzaError> {
+    let more = node.get_optional_child("list").map_or(&[][..], children);
+    if more.len() > MESSAGES {
+        return Err(StanzaError::Malformed("list"));
+    }
+    let mut state = login.account.state();
+    if let Some(device) = state.devices.get_mut(&login.device) {
+        device.queue.acknowledge(Class::Message, &text_of(node, "id"));
+        for item in more {
+            device.queue.acknowledge(Class::Message, &text_of(item, "id"));
+        }
+    }
+    Ok(())
+}
+
+struct Receipt<'a> {
+    world: &'a Arc<World>,
+    login: &'a Login,
+    node: &'a Node,
+    kind: &'a str,
+    to: &'a Jid,
+}
+
+impl Receipt<'_> {
+    /// Brings it to the device that it names, or to all devices of a user that it names.
+    fn forward(&self, target: &Jid) {
+        let Some(account) = self.world.resolve(target) else {
+            return;
+        };
+        let Login { account: sender, device } = self.login;
+        let by_lid = target.is_lid();
+        let me = if by_lid { sender.lid(*device) } else { sender.pn(*device) };
+        let stanza = if self.to.server == Server::Group {
+            self.stanza(self.to.clone(), Some(("participant", me)))
+        } else {
+            self.stanza(me, None)
+        };
+        if target.device == 0 {
+            self.deliver_to_companions(&account, &stanza);
+        }
+        self.world.deliver(&account, target.device, stanza);
+    }
+
+    /// The other devices of the reader learn that the chat was read.
+    fn tell_own_devices(&self) {
+        let Login { account, device } = self.login;
+        let (from, more) = if self.to.server == Server::Group {
+            (self.to.clone(), Some(("participant", account.pn(*device))))
+        } else {
+            (account.pn(*device), Some(("recipient", self.to.to_non_ad())))
+        };
+        let stanza = self.stanza(from, more);
+        self.deliver_to_companions(account, &stanza);
+    }
+
+    fn deliver_to_companions(&self, account: &Arc<Account>, stanza: &Node) {
+        let own = account.number == self.login.account.number;
+        let companions = account.state().companions();
+        for companion in companions {
+            if !(own && companion == self.login.device) {
+                self.world.deliver(account, companion, stanza.clone());
+            }
+        }
+    }
+
+    fn stanza(&self, from: Jid, more: Option<(&'static str, Jid)>) -> Node {
+        let mut stanza =
+            element("receipt").attr("id", text_of(self.node, "id")).attr("from", from).attr("t", unix_now());
+        if let Some((key, jid)) = more {
+            stanza = stanza.attr(key, jid);
+        }
+        if !self.kind.is_empty() {
+            stanza = stanza.attr("type", self.kind);
+        }
+        stanza.apply_content(self.node.content.clone()).build()
+    }
+}

@@ -1,0 +1,242 @@
+//! From a login to the last stanza: who a connection belongs to, and which module answers a stanza.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use wacore_binary::Node;
+use waproto::whatsapp as wa;
+
+use crate::account::{Account, DeviceKey};
+use crate::connection::{Link, replaced_for};
+use crate::error::StanzaError;
+use crate::queue::Class;
+use crate::stanza::{attr_is, children, element, iq_error, iq_result, jid_of, text_of, unix_now};
+use crate::world::World;
+use crate::{app_state, groups, media, messages, pairing, prekeys, presence, receipts, settings, usync};
+
+/// The `reason` of a `<failure>` for an unknown device: the client must pair anew.
+pub(crate) const LOGGED_OUT: u16 = 401;
+
+/// The device that a connection is logged in as.
+pub(crate) struct Login {
+    /// Its account.
+    pub(crate) account: Arc<Account>,
+    /// Its number.
+    pub(crate) device: u16,
+}
+
+impl Login {
+    /// Its key.
+    pub(crate) fn key(&self) -> DeviceKey {
+        self.account.key(self.device)
+    }
+}
+
+/// A connection after its handshake.
+pub(crate) struct Session {
+    pub(crate) world: Arc<World>,
+    pub(crate) link: Arc<Link>,
+    /// The client's Noise static key.
+    pub(crate) noise: [u8; 32],
+    /// Never filled again: a client that has paired connects anew.
+    login: OnceLock<Login>,
+}
+
+impl Session {
+    /// Reads the login or registration payload and answers it.
+    pub(crate) fn open(world: &Arc<World>, link: Arc<Link>, noise: [u8; 32], payload: &wa::ClientPayload) -> Self {
+        let session = Self { world: world.clone(), link, noise, login: OnceLock::new() };
+        match (payload.username, payload.device) {
+            (Some(user), Some(device)) => session.log_in(&user.to_string(), device),
+            _ => pairing::offer(&session),
+        }
+        session
+    }
+
+    /// The device, for stanzas that only a device may send.
+    pub(crate) fn login(&self) -> Result<&Login, StanzaError> {
+        self.login.get().ok_or(StanzaError::NotLoggedIn)
+    }
+
+    /// Sends a stanza to the client.
+    pub(crate) fn send(&self, node: &Node) {
+        self.link.send_node(node);
+    }
+
+    /// Answers an IQ.
+    pub(crate) fn reply(&self, request: &Node, child: Option<Node>) {
+        self.send(&iq_result(&text_of(request, "id"), child));
+    }
+
+    fn log_in(&self, user: &str, device: u32) {
+        if let Some(reason) = self.world.faults.refused_login() {
+            return self.refuse(reason);
+        }
+        let account = self.world.account(user);
+        let device = u16::try_from(device).ok();
+        let (Some(account), Some(number)) = (account, device) else {
+            return self.refuse(LOGGED_OUT);
+        };
+        let mut state = account.state();
+        let known = state.devices.get_mut(&number).filter(|d| d.noise == self.noise);
+        let Some(device) = known else {
+            drop(state);
+            return self.refuse(LOGGED_OUT);
+        };
+        let former = device.link.replace(self.link.clone());
+        device.active = false;
+        device.queue.rewind();
+        drop(state);
+        if let Some(former) = former {
+            self.replace(&former);
+        }
+        self.world.stats.count("login");
+        self.send(
+            &element("success")
+                .attr("t", unix_now())
+                .attr("props", 27)
+                .attr("companion_enc_static", "")
+                .attr("lid", account.lid(number))
+                .build(),
+        );
+        let login = Login { account: account.clone(), device: number };
+        // The cell is empty: this runs once, in `open`.
+        let _ = self.login.set(login);
+    }
+
+    fn replace(&self, former: &Link) {
+        let conflict = element("conflict").attr("type", "replaced").build();
+        let error = element("stream:error").children([conflict]).build();
+        let _ = former.replaced.set(Instant::now());
+        self.world.stats.count("replaced");
+        former.say_and_close(Some(&error), self.world.config.close_grace);
+    }
+
+    fn refuse(&self, reason: u16) {
+        self.world.stats.count("login refused");
+        let failure = element("failure").attr("reason", reason).attr("location", "sim").build();
+        self.link.say_and_close(Some(&failure), self.world.config.close_grace);
+    }
+
+    /// The connection has ended.
+    pub(crate) fn close(&self) {
+        pairing::abandon(self);
+        let Some(login) = self.login.get() else { return };
+        let mut state = login.account.state();
+        let Some(device) = state.devices.get_mut(&login.device) else {
+            return;
+        };
+        // Another login may have taken the device over.
+        if device.link.as_ref().is_some_and(|l| l.id == self.link.id) {
+            device.link = None;
+            device.active = false;
+            device.queue.rewind();
+            drop(state);
+            presence::set_available(&self.world, &login.account, false);
+        }
+    }
+}
+
+/// Handles one stanza of a client. What is wrong with it is its own affair: an IQ gets an error, other
+/// stanzas are dropped, the connection goes on.
+pub(crate) fn handle(session: &Session, node: &Node) {
+    let world = &session.world;
+    world.stats.count_stanza(node);
+    if let (Some(since), Some(login)) = (replaced_for(&session.link), session.login.get()) {
+        // WhatsApp has ended this stream: nothing that still comes from it takes effect.
+        world.stats.count("stanza after replaced");
+        if since > world.config.replaced_grace {
+            world.oracle.acts_after_replaced(&login.key(), node, since);
+        }
+        return;
+    }
+    let done = match node.tag.as_ref() {
+        "iq" => iq(session, node),
+        "message" => messages::handle(session, node),
+        "receipt" => receipts::handle(session, node),
+        "ack" => acknowledged(session, node),
+        "presence" => presence::handle(session, node),
+        "chatstate" => presence::chat_state(session, node),
+        "ib" => Ok(()),
+        _ => {
+            world.stats.count("unknown stanza");
+            Ok(())
+        }
+    };
+    let Err(error) = done else { return };
+    tracing::debug!(tag = %node.tag, %error, "stanza not handled");
+    world.stats.count("bad stanza");
+    if node.tag == "iq" {
+        let (code, text) = match error {
+            StanzaError::Malformed(_) => (400, "bad-request"),
+            StanzaError::NotLoggedIn => (401, "not-authorized"),
+            StanzaError::Refused { code, text } => (code, text),
+        };
+        session.send(&iq_error(&text_of(node, "id"), code, text));
+    }
+}
+
+fn iq(session: &Session, node: &Node) -> Result<(), StanzaError> {
+    let child = children(node).first();
+    let tag = child.map_or("", |c| c.tag.as_ref());
+    if attr_is(node, "type", "result") || attr_is(node, "type", "error") {
+        return match child {
+            Some(signed) if tag == "pair-device-sign" => pairing::signed(session, signed),
+            _ => Ok(()),
+        };
+    }
+    let namespace = text_of(node, "xmlns");
+    match (namespace.as_str(), tag) {
+        ("w:p" | "urn:xmpp:ping", _) => session.reply(node, None),
+        ("passive", _) => return passive(session, node, tag),
+        ("encrypt", _) => return prekeys::handle(session, node),
+        ("usync", "usync") => return usync::handle(session, node),
+        ("md", _) => return pairing::handle(session, node),
+        ("w:sync:app:state", "sync") => return app_state::handle(session, node),
+        ("w:g2", _) => return groups::handle(session, node),
+        ("w:m", "media_conn") => media::connection(session, node),
+        ("blocklist", _) => return settings::blocklist(session, node),
+        ("privacy", _) => settings::privacy(session, node),
+        ("abt", _) | ("w", "props") => session.reply(node, Some(element("props").build())),
+        ("w:profile:picture", _) => {
+            return Err(StanzaError::Refused { code: 404, text: "item-not-found" });
+        }
+        _ => {
+            session.world.stats.count("unknown iq");
+            tracing::debug!(%namespace, tag, "no answer to this iq");
+            return Err(StanzaError::Refused { code: 501, text: "feature-not-implemented" });
+        }
+    }
+    Ok(())
+}
+
+/// `<active/>`: the device wants its stanzas from now on. `<passive/>`: it does not.
+fn passive(session: &Session, node: &Node, tag: &str) -> Result<(), StanzaError> {
+    session.reply(node, None);
+    if tag == "active" {
+        let login = session.login()?;
+        messages::activate(&session.world, &login.account, login.device);
+    }
+    Ok(())
+}
+
+/// `<ack class=message|receipt|notification>`: the device has it.
+fn acknowledged(session: &Session, node: &Node) -> Result<(), StanzaError> {
+    let class = match text_of(node, "class").as_str() {
+        "message" => Class::Message,
+        "receipt" => Class::Receipt,
+        _ => Class::Notification,
+    };
+    let login = session.login()?;
+    let mut state = login.account.state();
+    if let Some(device) = state.devices.get_mut(&login.device) {
+        device.queue.acknowledge(class, &text_of(node, "id"));
+    }
+    Ok(())
+}
+
+/// The account that a stanza is addressed to.
+pub(crate) fn addressee(session: &Session, node: &Node) -> Result<Arc<Account>, StanzaError> {
+    let jid = jid_of(node, "to").ok_or(StanzaError::Malformed("to"))?;
+    session.world.resolve(&jid).ok_or(StanzaError::Refused { code: 404, text: "item-not-found" })
+}
