@@ -22,6 +22,9 @@ pub enum StoreError {
     /// The row that the write needs is not there.
     #[error("no such {0}")]
     NotFound(&'static str),
+    /// The write contradicts what is stored or exceeds a limit; nothing was written.
+    #[error("refused: {0}")]
+    Refused(&'static str),
     /// Too much is queued; certainly not written. Try again later.
     #[error("the store is overloaded")]
     Overloaded,

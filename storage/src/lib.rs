@@ -4,11 +4,16 @@
 //! Nothing here knows of sockets, actors or HTTP. An engine is chosen once, at start; everybody else holds a
 //! [`Stores`] of trait objects.
 
+pub mod device;
+pub mod embedded;
 mod error;
 mod fence;
+pub mod metrics;
 mod rows;
 mod store;
+mod tables;
 
+pub use device::{DeviceBackend, Gate};
 pub use error::StoreError;
 pub use fence::Fence;
 pub use rows::{

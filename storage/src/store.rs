@@ -84,6 +84,15 @@ pub trait KeyStore: Send + Sync {
     ) -> Result<Vec<Option<Bytes>>, StoreError>;
     /// All rows of one kind whose key begins with `prefix`, in the order of their keys.
     async fn scan(&self, session: SessionId, kind: KeyKind, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+    /// The first `limit` rows of one kind with `from <= key < until`, in the order of their keys.
+    async fn range(
+        &self,
+        session: SessionId,
+        kind: KeyKind,
+        from: &[u8],
+        until: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
     /// Applies all changes or none.
     async fn write(&self, fence: &Fence, ops: Vec<KeyOp>) -> Result<(), StoreError>;
     /// Forgets all key material of the session.

@@ -1,0 +1,54 @@
+//! The embedded engine: all stores in one database in one directory, for a node on its own.
+//!
+//! [`open`] is the entry. Below it: [`directory`] says whose the directory is, [`database`] opens it, one
+//! [`writer`] thread runs every write as a [`transaction`] and flushes many at a time, and there is a file a
+//! store. What [`crate::tables`] says is where everything is.
+//!
+//! Invariants: a write is on disk before it is answered and before anybody reads it; operations take effect one
+//! after the other; what a process killed at any moment had been told is there at the next start.
+
+mod codec;
+mod database;
+mod directory;
+mod engine;
+mod handle;
+mod history;
+mod keys;
+mod options;
+mod outbox;
+mod owners;
+mod sessions;
+mod tokens;
+mod transaction;
+mod writer;
+
+pub use options::{OpenError, Options};
+
+use crate::Stores;
+use handle::Handle;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+
+/// Opens the data directory, or makes a new store in it when it is empty.
+///
+/// The directory is locked until [`crate::Engine::close`] or until the process ends. Needs a tokio runtime.
+pub async fn open(options: Options) -> Result<Stores, OpenError> {
+    let dir = options.data_dir.clone();
+    let handle = spawn_blocking(move || Handle::open(&options)).await.unwrap_or_else(|panic| {
+        // The engine has assertions about its files.
+        Err(OpenError::Corrupt { dir, detail: format!("the engine does not understand its files: {panic}") })
+    })?;
+    let store = Arc::new(Embedded(handle));
+    Ok(Stores {
+        tokens: store.clone(),
+        sessions: store.clone(),
+        owners: store.clone(),
+        keys: store.clone(),
+        outbox: store.clone(),
+        history: store.clone(),
+        engine: store,
+    })
+}
+
+/// All stores.
+struct Embedded(Handle);
