@@ -35,6 +35,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// One or more fields are not valid; `errors` names them.
     ValidationFailed,
+    /// WhatsApp refused the message for good.
+    Rejected,
     /// A limit is reached; try again later.
     TooManyRequests,
     /// A defect of ours.
@@ -59,7 +61,7 @@ impl ErrorCode {
             Self::IdempotencyConflict | Self::QrNotAvailable | Self::SessionState => 409,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::ValidationFailed => 422,
+            Self::ValidationFailed | Self::Rejected => 422,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::Unavailable | Self::WhatsappUnavailable => 503,

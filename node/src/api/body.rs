@@ -1,0 +1,200 @@
+//! A request as handlers see it: headers, query and a body that was read within limits.
+//!
+//! Problems of the body come as values, for the handler to answer after it has checked who asks.
+
+use super::{Api, query::Query};
+use futures_util::{Stream, StreamExt};
+use rookery_protocol::{ApiError, ErrorCode, FieldErrors};
+use serde_json::{Map, Value};
+use std::{convert::Infallible, str::FromStr, sync::Arc};
+use warp::{
+    Buf, Filter, Rejection,
+    http::{HeaderMap, header},
+};
+
+/// A request whose path is known.
+pub(super) struct Incoming {
+    pub headers: HeaderMap,
+    query: String,
+    body: Result<Vec<u8>, ApiError>,
+}
+
+/// Reads the rest of a request.
+pub(super) fn incoming(api: &Arc<Api>) -> impl Filter<Extract = (Incoming,), Error = Rejection> + Clone + use<> {
+    let (limit, timeout) = (api.max_body_bytes, api.read_timeout);
+    let query = warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
+    warp::header::headers_cloned().and(query).and(warp::body::stream()).then(
+        move |headers: HeaderMap, query: String, stream| async move {
+            let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+            let body = match tokio::time::timeout(timeout, read(stream, declared.unwrap_or(0), limit)).await {
+                Ok(body) => body,
+                Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time.")),
+            };
+            Incoming { headers, query, body }
+        },
+    )
+}
+
+async fn read(
+    stream: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    declared: usize,
+    limit: usize,
+) -> Result<Vec<u8>, ApiError> {
+    let too_large = || ApiError::new(ErrorCode::PayloadTooLarge, format!("The body is larger than {limit} bytes."));
+    if declared > limit {
+        return Err(too_large());
+    }
+    let mut stream = std::pin::pin!(stream);
+    let mut body = Vec::with_capacity(declared);
+    while let Some(chunk) = stream.next().await {
+        let mut chunk = chunk.map_err(|_| ApiError::new(ErrorCode::MalformedRequest, "The body broke off."))?;
+        if body.len() + chunk.remaining() > limit {
+            return Err(too_large());
+        }
+        while chunk.has_remaining() {
+            let part = chunk.chunk();
+            body.extend_from_slice(part);
+            let length = part.len();
+            chunk.advance(length);
+        }
+    }
+    Ok(body)
+}
+
+impl Incoming {
+    /// The query.
+    pub(super) fn query(&self) -> Result<Query, ApiError> {
+        Query::parse(&self.query)
+    }
+
+    /// The body, which has to be a JSON object.
+    pub(super) fn fields(&mut self) -> Result<Fields, ApiError> {
+        let body = std::mem::replace(&mut self.body, Ok(vec![]))?;
+        let essence = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = essence.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "The content type must be application/json."));
+        }
+        Fields::parse(&body)
+    }
+
+    /// The body, which may be missing, and the query beside it.
+    pub(super) fn fields_or_query(&mut self) -> Result<Fields, ApiError> {
+        let query = self.query()?;
+        let mut fields = match &self.body {
+            Ok(body) if body.is_empty() => Fields { values: Map::new(), errors: FieldErrors::new() },
+            _ => self.fields()?,
+        };
+        for (name, value) in query.into_pairs() {
+            fields.values.entry(name).or_insert(Value::String(value));
+        }
+        Ok(fields)
+    }
+}
+
+/// A JSON object whose fields are taken one by one, so that every problem is named at once.
+pub(super) struct Fields {
+    values: Map<String, Value>,
+    errors: FieldErrors,
+}
+
+impl Fields {
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(values)) => Ok(Self { values, errors: FieldErrors::new() }),
+            Ok(_) => Err(ApiError::new(ErrorCode::MalformedRequest, "The body must be a JSON object.")),
+            Err(error) => {
+                // Of the parser's words only the place: the rest may quote the body.
+                let (line, column) = (error.line(), error.column());
+                let text = format!("The body is not valid JSON (line {line}, column {column}).");
+                Err(ApiError::new(ErrorCode::MalformedRequest, text))
+            }
+        }
+    }
+
+    /// A required text without control characters that is not blank.
+    pub(super) fn name(&mut self, field: &'static str, max_chars: usize) -> String {
+        let text = self.text(field, max_chars);
+        if text.chars().any(char::is_control) {
+            self.problem(field, "must not contain control characters");
+        } else if !text.is_empty() && text.trim().is_empty() {
+            self.problem(field, "must not be blank");
+        }
+        text
+    }
+
+    /// A required text of 1 to `max_chars` characters.
+    pub(super) fn text(&mut self, field: &'static str, max_chars: usize) -> String {
+        match self.values.remove(field) {
+            None | Some(Value::Null) => self.problem(field, "is required"),
+            Some(Value::String(text)) if text.is_empty() => self.problem(field, "must not be empty"),
+            Some(Value::String(text)) if text.contains('\0') => self.problem(field, "must not contain NUL"),
+            Some(Value::String(text)) => {
+                // Bytes first: counting characters is only needed near the limit.
+                if text.len() <= max_chars || text.chars().count() <= max_chars {
+                    return text;
+                }
+                self.problem(field, format!("must have at most {max_chars} characters"));
+            }
+            Some(_) => self.problem(field, "must be a string"),
+        }
+        String::new()
+    }
+
+    /// A required text that names a thing of type `T`.
+    pub(super) fn parsed<T: FromStr<Err = impl std::fmt::Display>>(&mut self, field: &'static str) -> Option<T> {
+        self.parsed_with(field, str::parse)
+    }
+
+    /// A required text that `parse` understands.
+    pub(super) fn parsed_with<T, E: std::fmt::Display>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(field, 255);
+        if text.is_empty() {
+            return None;
+        }
+        parse(&text).map_err(|error| self.problem(field, error.to_string())).ok()
+    }
+
+    /// Notes a problem with a field.
+    pub(super) fn problem(&mut self, field: &'static str, problem: impl Into<String>) {
+        self.errors.entry(field.into()).or_default().push(problem.into());
+    }
+
+    /// All problems that were found, as one error.
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        if self.errors.is_empty() { Ok(()) } else { Err(ApiError::fields(self.errors)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_named() {
+        let mut fields = Fields::parse(br#"{"name": 3, "long": "xxxx", "nul": "a\u0000"}"#).unwrap();
+        fields.text("name", 3);
+        fields.text("long", 3);
+        fields.text("nul", 3);
+        fields.text("missing", 3);
+        let error = fields.finish().unwrap_err();
+        assert_eq!(error.errors.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["long", "missing", "name", "nul"]);
+    }
+
+    #[test]
+    fn limits_count_characters_and_not_bytes() {
+        let mut fields = Fields::parse("{\"name\": \"ü🐦ü\"}".as_bytes()).unwrap();
+        assert_eq!(fields.name("name", 3), "ü🐦ü");
+        fields.finish().unwrap();
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_not_followed() {
+        let deep = "[".repeat(100_000);
+        assert_eq!(Fields::parse(deep.as_bytes()).err().unwrap().code, ErrorCode::MalformedRequest);
+    }
+}

@@ -1,0 +1,97 @@
+//! From the errors of services and filters to the errors of the API.
+
+use super::reply;
+use crate::session::{SendError, SessionError};
+use rookery_protocol::{ApiError, ErrorCode};
+use rookery_storage::StoreError;
+use std::{convert::Infallible, time::Duration};
+use warp::{
+    Rejection,
+    reject::{self, Reject},
+    reply::Response,
+};
+
+/// When to try again after a lack of room.
+const SOON: Duration = Duration::from_secs(1);
+/// When to try again after a failure of something we depend on.
+const LATER: Duration = Duration::from_secs(5);
+
+/// An API error as a rejection of a filter.
+#[derive(Debug)]
+pub(super) struct Refused(pub ApiError);
+
+impl Reject for Refused {}
+
+/// What no route took.
+pub(super) async fn from_rejection(rejection: Rejection) -> Result<Response, Infallible> {
+    let error = if let Some(Refused(error)) = rejection.find() {
+        error.clone()
+    } else if rejection.find::<reject::MethodNotAllowed>().is_some() {
+        ApiError::new(ErrorCode::MethodNotAllowed, "The method is not allowed for this path.")
+    } else if rejection.is_not_found() {
+        ApiError::new(ErrorCode::NotFound, "There is no such path.")
+    } else {
+        ApiError::new(ErrorCode::MalformedRequest, "The request cannot be read.")
+    };
+    Ok(reply::error(error))
+}
+
+/// An error of the store.
+pub(super) fn from_store(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Overloaded => ApiError::new(ErrorCode::Unavailable, "The store is overloaded.").retry_after(SOON),
+        StoreError::Unavailable(_) | StoreError::ClaimLost { .. } | StoreError::Fenced { .. } => {
+            tracing::warn!(%error, "store refused a request");
+            ApiError::new(ErrorCode::Unavailable, "The store is unavailable.").retry_after(LATER)
+        }
+        StoreError::NotFound(_) => ApiError::new(ErrorCode::SessionNotFound, "There is no such session."),
+        StoreError::Engine(_) => {
+            tracing::error!(%error, "store failed");
+            ApiError::new(ErrorCode::DeadlineExceeded, "The store failed; whether the change was made is not known.")
+        }
+        StoreError::Corrupt { .. } | StoreError::Refused(_) => {
+            tracing::error!(%error, "stored data is not as it should be");
+            ApiError::new(ErrorCode::Internal, "Stored data is not as it should be.")
+        }
+    }
+}
+
+/// An error of a session.
+pub(super) fn from_session(error: SessionError) -> ApiError {
+    match error {
+        SessionError::NotFound => ApiError::new(ErrorCode::SessionNotFound, "There is no such session."),
+        SessionError::Closing => {
+            ApiError::new(ErrorCode::Unavailable, "The session is not available on this node now.").retry_after(SOON)
+        }
+        SessionError::State(why) => ApiError::new(ErrorCode::SessionState, capitalised(why)),
+        SessionError::Whatsapp(why) => {
+            ApiError::new(ErrorCode::WhatsappUnavailable, format!("WhatsApp did not answer as expected: {why}."))
+                .retry_after(LATER)
+        }
+        SessionError::Store(error) => from_store(&error),
+    }
+}
+
+/// An error of a send: it was certainly not accepted.
+pub(super) fn from_send(error: &SendError) -> ApiError {
+    match error {
+        SendError::QueueFull => {
+            let text = "Too many messages of this session are waiting to be sent.";
+            ApiError::new(ErrorCode::TooManyRequests, text).retry_after(LATER)
+        }
+        SendError::IdempotencyConflict => {
+            let text = "The Idempotency-Key was used for another request.";
+            ApiError::new(ErrorCode::IdempotencyConflict, text)
+        }
+        SendError::Closed => {
+            ApiError::new(ErrorCode::Unavailable, "The session is not available on this node now.").retry_after(SOON)
+        }
+        SendError::Store(error) => from_store(error),
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}

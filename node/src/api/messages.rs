@@ -1,0 +1,177 @@
+//! `/api/whatsapp/messages` and the history of a session.
+
+use super::{
+    Api, Routes,
+    body::{Incoming, incoming},
+    error::{from_send, from_session},
+    query::{CursorKind, Query, encode},
+    reply::json,
+    route,
+    sessions::session_id,
+    with,
+};
+use crate::session::{SendReceipt, SendRequest, digest, text_payload};
+use rookery_protocol::{
+    ApiError, ErrorCode, Jid, MessageId, SessionId, Timestamp,
+    api::{Direction, List, Message, MessageStatus, MessageType, Receipts, Sent, SentStatus},
+};
+use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome};
+use std::{sync::Arc, time::Duration};
+use warp::{
+    Filter,
+    http::{HeaderMap, StatusCode},
+    path,
+    reply::Response,
+};
+
+/// WhatsApp's own limit.
+const MAX_TEXT_CHARS: usize = 65_536;
+
+type Answer = Result<Response, ApiError>;
+
+pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
+    let text = path!("api" / "whatsapp" / "messages" / "text").and(with(api));
+    let history = path!("api" / "whatsapp" / "sessions" / String / "messages").and(with(api));
+    let one = path!("api" / "whatsapp" / "sessions" / String / "messages" / String).and(with(api));
+    vec![
+        route("messages_text", text.and(warp::post()).and(incoming(api)).then(send_text)),
+        route("messages_list", history.and(warp::get()).and(incoming(api)).then(list)),
+        route("messages_get", one.and(warp::get()).and(incoming(api)).then(get)),
+    ]
+}
+
+async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
+    let user = api.user(&request.headers).await?;
+    let wait_ms = request.query()?.wait_ms()?;
+    let key = idempotency_key(&request.headers)?.map(str::to_owned);
+    let mut fields = request.fields()?;
+    let session = fields.parsed::<SessionId>("session_id");
+    let to = fields.text("to", 255);
+    let chat = if to.is_empty() { None } else { recipient(&mut fields, &to) };
+    let text = fields.text("message", MAX_TEXT_CHARS);
+    fields.finish()?;
+    let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
+    let idempotency = key.map(|key| {
+        let request = digest(&[session.as_bytes(), chat.as_str().as_bytes(), b"text", text.as_bytes()]);
+        (digest(&[session.as_bytes(), key.as_bytes()]), request)
+    });
+    let payload = text_payload(&text);
+    let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
+    let send = SendRequest { to, chat, text, payload, idempotency, wait };
+    let receipt = api.sessions.send(user, session, send).await.map_err(from_session)?;
+    sent(session, receipt.map_err(|error| from_send(&error))?)
+}
+
+fn recipient(fields: &mut super::body::Fields, to: &str) -> Option<Jid> {
+    Jid::from_recipient(to).map_err(|error| fields.problem("to", error.to_string())).ok()
+}
+
+/// The caller's idempotency key: 1 to 255 printable characters.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=255).contains(&key.len()) && values.next().is_none() => Ok(Some(key)),
+        _ => Err(ApiError::field("Idempotency-Key", "must be given once and have 1 to 255 printable characters")),
+    }
+}
+
+fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
+    let (status, code) = match receipt.outcome {
+        Some(SendOutcome::Sent(_)) => (SentStatus::Sent, StatusCode::OK),
+        None => (SentStatus::Queued, StatusCode::ACCEPTED),
+        Some(SendOutcome::Failed(why)) => return Err(ApiError::new(ErrorCode::Rejected, why)),
+    };
+    let SendReceipt { message_id, to, chat, accepted_at, .. } = receipt;
+    let body = Sent { success: true, message_id, session_id, to, chat, status, timestamp: accepted_at };
+    Ok(json(code, &body))
+}
+
+async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+    let user = api.user(&request.headers).await?;
+    let id = session_id(&id)?;
+    let query = history_query(&request.query()?)?;
+    let page = api.sessions.history(user, id, &query).await.map_err(from_session)?;
+    let next_cursor = page.next.map(|next| encode(CursorKind::Messages, &next));
+    let data: Vec<_> = page.rows.into_iter().map(|row| message(row, false)).collect();
+    Ok(json(StatusCode::OK, &List { data, next_cursor }))
+}
+
+async fn get(id: String, message_id: String, api: Arc<Api>, request: Incoming) -> Answer {
+    let user = api.user(&request.headers).await?;
+    let id = session_id(&id)?;
+    let none = || ApiError::new(ErrorCode::MessageNotFound, "There is no such message.");
+    let decoded = percent_encoding::percent_decode_str(&message_id).decode_utf8().map_err(|_| none())?;
+    let message_id: MessageId = decoded.parse().map_err(|_| none())?;
+    let rows = api.sessions.message(user, id, &message_id).await.map_err(from_session)?;
+    let row = rows.into_iter().next().ok_or_else(none)?;
+    Ok(json(StatusCode::OK, &message(row, true)))
+}
+
+fn history_query(query: &Query) -> Result<HistoryQuery, ApiError> {
+    let time = |text: &str| text.parse::<Timestamp>().map_err(|_| "must be an RFC 3339 time");
+    let direction = |text: &str| match text {
+        "inbound" => Ok(Direction::Inbound),
+        "outbound" => Ok(Direction::Outbound),
+        _ => Err("must be inbound or outbound"),
+    };
+    let kind = |text: &str| {
+        let found = MessageType::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or("is no type of message")
+    };
+    Ok(HistoryQuery {
+        chat: query.get("chat", Jid::from_recipient)?,
+        from: query.get("from", time)?,
+        until: query.get("until", time)?,
+        direction: query.get("direction", direction)?,
+        kind: query.get("type", kind)?,
+        before: query.cursor(CursorKind::Messages)?,
+        limit: query.limit()?,
+    })
+}
+
+/// A row as the API shows it.
+fn message(row: HistoryRow, with_receipts: bool) -> Message {
+    let status = status(&row);
+    let receipts = with_receipts.then_some(Receipts {
+        sent_at: row.sent_at,
+        delivered_at: row.delivered_at,
+        read_at: row.read_at,
+        played_at: row.played_at,
+    });
+    Message {
+        message_id: row.message_id,
+        chat: row.chat,
+        sender: row.sender,
+        from_me: row.from_me,
+        kind: row.kind,
+        text: row.text,
+        caption: row.caption,
+        media: row.media,
+        reply_to: row.reply_to,
+        timestamp: row.timestamp,
+        status,
+        error: row.failure,
+        edited_at: row.edited_at,
+        revoked_at: row.revoked_at,
+        reactions: row.reactions,
+        receipts,
+    }
+}
+
+/// The furthest stage that a message has reached.
+fn status(row: &HistoryRow) -> MessageStatus {
+    if row.played_at.is_some() {
+        MessageStatus::Played
+    } else if row.read_at.is_some() {
+        MessageStatus::Read
+    } else if row.delivered_at.is_some() {
+        MessageStatus::Delivered
+    } else if row.failure.is_some() {
+        MessageStatus::Failed
+    } else if row.sent_at.is_some() {
+        MessageStatus::Sent
+    } else {
+        MessageStatus::Pending
+    }
+}

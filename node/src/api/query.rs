@@ -1,0 +1,124 @@
+//! Query strings, limits and cursors of lists.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use rookery_protocol::{ApiError, ErrorCode};
+use std::{collections::BTreeMap, str::FromStr};
+
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
+const MAX_WAIT_MS: u64 = 60_000;
+const MAX_PAIRS: usize = 32;
+
+/// The parameters of a query; each may stand there once.
+#[derive(Debug)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl Query {
+    pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
+        let mut pairs = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            if pairs.len() == MAX_PAIRS {
+                return Err(ApiError::new(ErrorCode::MalformedRequest, "The query has too many parameters."));
+            }
+            let name = name.into_owned();
+            if pairs.contains_key(&name) {
+                return Err(ApiError::field(name, "must not be given twice"));
+            }
+            pairs.insert(name, value.into_owned());
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn into_pairs(self) -> impl Iterator<Item = (String, String)> {
+        self.0.into_iter()
+    }
+
+    /// A parameter that `parse` understands.
+    pub(super) fn get<T, E: std::fmt::Display>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.0.get(name) else { return Ok(None) };
+        parse(text).map(Some).map_err(|error| ApiError::field(name, error.to_string()))
+    }
+
+    /// How many rows a page has.
+    pub(super) fn limit(&self) -> Result<usize, ApiError> {
+        let parse = |text: &str| match text.parse() {
+            Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+            _ => Err(format!("must be 1 to {MAX_LIMIT}")),
+        };
+        Ok(self.get("limit", parse)?.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// How many milliseconds the caller wants to wait.
+    pub(super) fn wait_ms(&self) -> Result<Option<u64>, ApiError> {
+        self.get("wait_ms", |text| match text.parse() {
+            Ok(wait) if wait <= MAX_WAIT_MS => Ok(wait),
+            _ => Err(format!("must be 0 to {MAX_WAIT_MS}")),
+        })
+    }
+
+    /// Where the page begins.
+    pub(super) fn cursor<T: FromStr>(&self, kind: CursorKind) -> Result<Option<T>, ApiError> {
+        self.get("cursor", |text| decode(kind, text).ok_or("is not a cursor of this list"))
+    }
+}
+
+/// Which list a cursor belongs to, and in which format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CursorKind {
+    /// Sessions, by the last session id.
+    Sessions,
+    /// Messages, by the last sort key.
+    Messages,
+}
+
+impl CursorKind {
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Sessions => "s1",
+            Self::Messages => "m1",
+        }
+    }
+}
+
+/// A cursor as callers see it: opaque, and the same on every node and after a restart.
+pub(super) fn encode(kind: CursorKind, place: &impl ToString) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{}.{}", kind.tag(), place.to_string()))
+}
+
+fn decode<T: FromStr>(kind: CursorKind, text: &str) -> Option<T> {
+    let plain = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (tag, place) = plain.split_once('.')?;
+    if tag == kind.tag() { place.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_belong_to_one_list() {
+        let cursor = encode(CursorKind::Messages, &42_u64);
+        assert_eq!(decode::<u64>(CursorKind::Messages, &cursor), Some(42));
+        assert_eq!(decode::<u64>(CursorKind::Sessions, &cursor), None);
+        assert_eq!(decode::<u64>(CursorKind::Messages, "%%"), None);
+    }
+
+    #[test]
+    fn a_parameter_given_twice_is_named() {
+        let error = Query::parse("limit=1&limit=2").unwrap_err();
+        assert!(error.errors.contains_key("limit"));
+    }
+
+    #[test]
+    fn limits_have_bounds() {
+        for (text, expected) in
+            [("", Some(50)), ("limit=200", Some(200)), ("limit=0", None), ("limit=201", None), ("limit=x", None)]
+        {
+            assert_eq!(Query::parse(text).unwrap().limit().ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Health, readiness, reachability and metrics.
+
+use super::{
+    Api, Routes,
+    body::{Incoming, incoming},
+    error::from_store,
+    reply::{bytes, json},
+    route, with,
+};
+use crate::metrics;
+use rookery_protocol::{
+    ApiError, ErrorCode, Timestamp,
+    api::{Health, NodeReachability, Probe, StorageReachability},
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+use warp::{Filter, http::StatusCode, path, reply::Response};
+
+/// How long the answer of the store is good for. Anybody may ask; nobody may make the store work.
+const PROBE_LIFETIME: Duration = Duration::from_secs(1);
+/// How long the store may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+type Answer = Result<Response, ApiError>;
+
+/// The last answer of the store, shared by all who ask.
+#[derive(Default)]
+pub(crate) struct ProbeCache(Mutex<Option<(Instant, Option<Duration>)>>);
+
+pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
+    let health = path!("api" / "health").and(with(api));
+    let live = path!("api" / "health" / "live").and(with(api));
+    let ready = path!("api" / "health" / "ready").and(with(api));
+    let connection = path!("api" / "test-node-connection").and(with(api));
+    let metrics = path!("metrics").and(with(api));
+    vec![
+        route("health", health.and(warp::get()).then(health_of)),
+        route("health_live", live.and(warp::get()).then(health_of)),
+        route("health_ready", ready.and(warp::get()).then(readiness)),
+        route("test_node_connection", connection.and(warp::get()).and(incoming(api)).then(test_connection)),
+        route("metrics", metrics.and(warp::get()).and(incoming(api)).then(render_metrics)),
+    ]
+}
+
+async fn health_of(_api: Arc<Api>) -> Answer {
+    Ok(json(StatusCode::OK, &health()))
+}
+
+async fn readiness(api: Arc<Api>) -> Answer {
+    if api.ready.load(Ordering::Acquire) {
+        return Ok(json(StatusCode::OK, &health()));
+    }
+    let text = "The node is starting or stopping.";
+    Err(ApiError::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)))
+}
+
+fn health() -> Health {
+    Health {
+        status: "OK".into(),
+        timestamp: Timestamp::now(),
+        service: "Rookery WhatsApp API".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        sandbox: cfg!(feature = "sandbox"),
+    }
+}
+
+async fn test_connection(api: Arc<Api>, request: Incoming) -> Answer {
+    let latency = api.probe_store().await;
+    let success = latency.is_some();
+    let message = if success { "The node and its storage answer." } else { "The storage could not be reached." };
+    let mut probe = Probe { success, message: message.into(), nodes: None, storage: None };
+    if api.access.is_admin(&request.headers) {
+        let millis = |latency: Duration| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        let node_id = api.node.clone();
+        probe.nodes = Some(vec![NodeReachability { node_id, reachable: true, latency_ms: 0 }]);
+        probe.storage = Some(StorageReachability {
+            engine: api.stores.engine.name().into(),
+            reachable: success,
+            latency_ms: millis(latency.unwrap_or(PROBE_TIMEOUT)),
+        });
+    }
+    Ok(json(StatusCode::OK, &probe))
+}
+
+impl Api {
+    async fn probe_store(&self) -> Option<Duration> {
+        let mut last = self.probe.0.lock().await;
+        if let Some((at, latency)) = *last
+            && at.elapsed() < PROBE_LIFETIME
+        {
+            return latency;
+        }
+        let latency = match tokio::time::timeout(PROBE_TIMEOUT, self.stores.engine.probe()).await {
+            Ok(Ok(latency)) => Some(latency),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %from_store(&error), "storage probe failed");
+                None
+            }
+            Err(_) => None,
+        };
+        *last = Some((Instant::now(), latency));
+        latency
+    }
+}
+
+async fn render_metrics(api: Arc<Api>, request: Incoming) -> Answer {
+    let Some(access) = api.metrics.as_ref().filter(|_| api.metrics_here) else {
+        return Err(ApiError::new(ErrorCode::NotFound, "There is no such path."));
+    };
+    access.require(&request.headers)?;
+    Ok(metrics_page(&api))
+}
+
+/// The page that Prometheus scrapes.
+pub(super) fn metrics_page(api: &Api) -> Response {
+    metrics::observe_process();
+    let oldest = api.sessions.oldest_unsent();
+    let age = oldest.map_or(0.0, |at| (Timestamp::now().as_micros() - at.as_micros()) as f64 / 1e6);
+    ::metrics::gauge!(metrics::OUTBOX_AGE).set(age.max(0.0));
+    bytes(StatusCode::OK, "text/plain; version=0.0.4", api.recorder.render())
+}

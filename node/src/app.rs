@@ -1,0 +1,164 @@
+//! The node, put together: built in order, drained in reverse. The only place that sees everything.
+
+use crate::{
+    api::{Access, Api, MetricsAccess, ProbeCache, Server},
+    config::Config,
+    metrics,
+    session::{Admission, ClientSettings, Connector, Environment, Policy, Sessions},
+};
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use rookery_protocol::Incarnation;
+use rookery_storage::{Stores, embedded};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// A running node.
+pub(crate) struct App {
+    api: Arc<Api>,
+    sessions: Arc<Sessions>,
+    stores: Stores,
+    address: SocketAddr,
+    shutdown_timeout: Duration,
+    stop_serving: CancellationToken,
+    servers: JoinSet<()>,
+    background: JoinSet<()>,
+    new_admin_key: Option<String>,
+}
+
+impl App {
+    /// Starts a node: the ports first, since they fail most often, then the store, then sessions and API.
+    pub(crate) async fn start(config: Config, recorder: PrometheusHandle) -> anyhow::Result<Self> {
+        let server = Server::bind("api.listen", config.api.listen).await?;
+        let metrics_server = match config.metrics_listen()? {
+            Some(address) if config.metrics.enabled => Some(Server::bind("metrics.listen", address).await?),
+            _ => None,
+        };
+        let address = server.address();
+        let stores = embedded::open(embedded::Options::new(&config.node.data_dir)).await?;
+        let open = config.api.open_token_management;
+        let loaded = Access::load(&*stores.tokens, config.api.admin_key.get(), open).await;
+        let (access, new_admin_key) = loaded.context("admin key")?;
+        let sessions = Sessions::start(environment(&config, &stores)?).await.context("supervisor")?;
+        let metrics_here = config.metrics.enabled && metrics_server.is_none();
+        let api = Arc::new(Api {
+            sessions: Arc::clone(&sessions),
+            stores: stores.clone(),
+            access,
+            node: config.node.id.clone(),
+            recorder: recorder.clone(),
+            metrics: config.metrics.enabled.then(|| MetricsAccess::new(config.metrics.token.get())),
+            metrics_here,
+            ready: AtomicBool::new(true),
+            send_wait: Duration::from_millis(config.sends.wait_ms),
+            max_body_bytes: config.api.max_body_bytes,
+            read_timeout: Duration::from_millis(config.api.read_timeout_ms),
+            probe: ProbeCache::default(),
+        });
+        let stop_serving = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        {
+            let (api, limits, stop) = (Arc::clone(&api), config.api.clone(), stop_serving.clone());
+            servers.spawn(async move { server.serve(api, &limits, stop).await });
+        }
+        if let Some(server) = metrics_server {
+            servers.spawn(server.serve_metrics(Arc::clone(&api), stop_serving.clone()));
+        }
+        let mut background = JoinSet::new();
+        background.spawn(metrics::upkeep(recorder));
+        background.spawn(sweep(stores.clone()));
+        background.spawn(take_over(Arc::clone(&sessions)));
+        let shutdown_timeout = config.shutdown_timeout();
+        tracing::info!(%address, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "node started");
+        Ok(Self { api, sessions, stores, address, shutdown_timeout, stop_serving, servers, background, new_admin_key })
+    }
+
+    /// Where the API listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The admin key, if it was made at this start. It cannot be read again.
+    pub(crate) fn take_new_admin_key(&mut self) -> Option<String> {
+        self.new_admin_key.take()
+    }
+
+    /// Stops the node: no longer ready, requests under way finish, sockets close, the store flushes.
+    pub(crate) async fn shut_down(self) -> anyhow::Result<()> {
+        tracing::info!("node is stopping");
+        let deadline = self.shutdown_timeout;
+        tokio::time::timeout(deadline, self.drain()).await.context("the node did not stop in time")?
+    }
+
+    async fn drain(mut self) -> anyhow::Result<()> {
+        self.api.ready.store(false, Ordering::Release);
+        self.stop_serving.cancel();
+        while self.servers.join_next().await.is_some() {}
+        self.background.shutdown().await;
+        self.sessions.shut_down().await;
+        self.stores.engine.close().await.context("the store did not close")?;
+        tracing::info!("node stopped");
+        Ok(())
+    }
+}
+
+fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> {
+    let sessions = &config.sessions;
+    let admission = Admission::new(sessions.logins_per_second, sessions.login_burst, sessions.logins_under_way);
+    let settings = ClientSettings {
+        url: config.whatsapp.url.clone(),
+        version: config.whatsapp_version()?,
+        device_name: config.whatsapp.device_name.clone(),
+        prekeys: config.whatsapp.prekeys,
+    };
+    Ok(Environment {
+        node: config.node.id.clone(),
+        incarnation: Incarnation::generate(),
+        stores: stores.clone(),
+        connector: Arc::new(Connector::new(settings, admission.clone())),
+        admission,
+        policy: Policy {
+            pairing_rounds: sessions.pairing_rounds,
+            replaced_retry: Duration::from_millis(sessions.replaced_retry_ms),
+            replaced_window: Duration::from_millis(sessions.replaced_window_ms),
+            restart_min: Duration::from_millis(sessions.restart_min_ms),
+            restart_max: Duration::from_millis(sessions.restart_max_ms),
+        },
+        queue_limit: config.sends.queue_limit,
+    })
+}
+
+/// Takes over what the store holds, and says so.
+async fn take_over(sessions: Arc<Sessions>) {
+    match sessions.take_over_all().await {
+        Ok(count) => tracing::info!(count, "sessions taken over"),
+        Err(error) => tracing::error!(%error, "sessions could not be read; each starts when it is asked for"),
+    }
+}
+
+/// Forgets idempotency records when their time is over.
+async fn sweep(stores: Stores) {
+    const INTERVAL: Duration = Duration::from_secs(600);
+    const BATCH: usize = 1000;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        loop {
+            match stores.outbox.sweep(rookery_protocol::Timestamp::now(), BATCH).await {
+                Ok(BATCH) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "old idempotency records could not be removed");
+                    break;
+                }
+            }
+        }
+    }
+}

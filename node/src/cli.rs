@@ -1,0 +1,101 @@
+//! The command line.
+
+use crate::{
+    app::App,
+    config::{Config, DEFAULTS, Overrides},
+    metrics, telemetry,
+};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use std::{net::SocketAddr, path::PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A self-hosted WhatsApp gateway that scales by adding nodes.
+#[derive(Parser)]
+#[command(name = "rookery", version = VERSION)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+#[cfg(not(feature = "sandbox"))]
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+#[cfg(feature = "sandbox")]
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (sandbox: connects to a simulator only)");
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Run(RunOptions),
+    /// Print the default configuration with its documentation.
+    Config,
+    /// Start a simulated WhatsApp and a gateway, and show a session from pairing to history.
+    #[cfg(feature = "sandbox")]
+    Demo(crate::demo::Options),
+}
+
+#[derive(clap::Args, Clone, Default)]
+struct RunOptions {
+    /// A configuration file over the defaults; see `rookery config`.
+    #[arg(long, env = "ROOKERY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the API listens (api.listen).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where the embedded database is kept (node.data_dir).
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve(&cli.options),
+        Some(Command::Run(options)) => serve(&options),
+        Some(Command::Config) => {
+            print!("{DEFAULTS}");
+            Ok(())
+        }
+        #[cfg(feature = "sandbox")]
+        Some(Command::Demo(options)) => runtime()?.block_on(crate::demo::run(options)),
+    }
+}
+
+fn serve(options: &RunOptions) -> anyhow::Result<()> {
+    let mut overrides = Overrides { file: options.config.clone(), values: vec![] };
+    if let Some(listen) = options.listen {
+        overrides.values.push(("api.listen", listen.to_string()));
+    }
+    if let Some(dir) = &options.data_dir {
+        overrides.values.push(("node.data_dir", dir.display().to_string()));
+    }
+    let config = Config::load(&overrides)?;
+    telemetry::install(&config.log)?;
+    runtime()?.block_on(run_node(config))
+}
+
+async fn run_node(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    if cfg!(feature = "sandbox") {
+        eprintln!("rookery: sandbox build, connects to a simulator only: {}", config.whatsapp.url);
+    }
+    let mut app = App::start(config, metrics::install()?).await?;
+    if let Some(key) = app.take_new_admin_key() {
+        println!("admin key (shown this once): {key}");
+    }
+    println!("listening on http://{}", app.address());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    app.shut_down().await
+}
+
+/// The runtime of the whole process.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")
+}

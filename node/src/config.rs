@@ -1,0 +1,273 @@
+//! The configuration: defaults, a file, the environment and arguments, in this order.
+//!
+//! `config.default.toml` is the only place where defaults are written. Whatever is unknown or not valid stops
+//! the start with one line that names it.
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use rookery_protocol::NodeId;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The documented defaults.
+pub(crate) const DEFAULTS: &str = include_str!("config.default.toml");
+
+/// Environment variables that are no settings.
+const OTHER_VARIABLES: [&str; 4] = ["config", "seed", "test_cql", "bench"];
+
+/// The whole configuration; `config.default.toml` says what each value means.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct Config {
+    pub node: NodeConfig,
+    pub api: ApiConfig,
+    pub metrics: MetricsConfig,
+    pub whatsapp: WhatsappConfig,
+    pub sessions: SessionsConfig,
+    pub sends: SendsConfig,
+    pub log: LogConfig,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct NodeConfig {
+    pub id: NodeId,
+    pub data_dir: PathBuf,
+    pub shutdown_timeout_ms: u64,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct ApiConfig {
+    pub listen: SocketAddr,
+    pub admin_key: Secret,
+    pub open_token_management: bool,
+    pub max_body_bytes: usize,
+    pub max_connections: usize,
+    pub max_requests: usize,
+    pub read_timeout_ms: u64,
+    pub request_timeout_ms: u64,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct MetricsConfig {
+    pub enabled: bool,
+    pub listen: String,
+    pub token: Secret,
+}
+
+/// `[whatsapp]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct WhatsappConfig {
+    pub url: String,
+    pub version: String,
+    pub device_name: String,
+    pub prekeys: usize,
+}
+
+/// `[sessions]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct SessionsConfig {
+    pub login_burst: u32,
+    pub logins_per_second: f64,
+    pub logins_under_way: usize,
+    pub pairing_rounds: u32,
+    pub replaced_retry_ms: u64,
+    pub replaced_window_ms: u64,
+    pub restart_min_ms: u64,
+    pub restart_max_ms: u64,
+}
+
+/// `[sends]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct SendsConfig {
+    pub queue_limit: usize,
+    pub wait_ms: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config.default.toml")]
+pub(crate) struct LogConfig {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A configured secret; never shown.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The secret, if one is set.
+    pub(crate) fn get(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(self.0.as_str())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "***" })
+    }
+}
+
+/// What is wrong with the configuration, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration: {0}")]
+pub(crate) struct ConfigError(String);
+
+/// Values that arguments set, in the place of configured ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// A file over the defaults.
+    pub file: Option<PathBuf>,
+    /// `(section.key, value)` pairs over everything else.
+    pub values: Vec<(&'static str, String)>,
+}
+
+impl Config {
+    /// Reads the configuration of this process.
+    pub(crate) fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(file) = &overrides.file {
+            if !file.is_file() {
+                return Err(ConfigError(format!("{}: no such file", file.display())));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        if let Some((name, _)) = std::env::vars().find(|(name, _)| is_misspelt(name)) {
+            return Err(ConfigError(format!("{name}: settings are named ROOKERY_<SECTION>__<KEY>")));
+        }
+        figment = figment.merge(Env::prefixed("ROOKERY_").filter(|key| key.as_str().contains("__")).split("__"));
+        for (key, value) in &overrides.values {
+            figment = figment.merge(Serialized::default(key, value));
+        }
+        let config: Self = figment.extract().map_err(|error| ConfigError(one_line(&error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError(format!("{key}: {problem}")));
+        if self.api.admin_key.get().is_some_and(|key| key.len() < 16) {
+            return fail("api.admin_key", "must have at least 16 characters");
+        }
+        if self.api.open_token_management && !self.api.listen.ip().is_loopback() {
+            return fail("api.open_token_management", "allowed only while api.listen is a loopback address");
+        }
+        if !(1024..=64 << 20).contains(&self.api.max_body_bytes) {
+            return fail("api.max_body_bytes", "must be 1024 to 67108864");
+        }
+        if self.api.max_connections == 0 || self.api.max_requests == 0 {
+            return fail("api.max_connections and api.max_requests", "must be at least 1");
+        }
+        if self.api.request_timeout_ms < 1000 || self.api.read_timeout_ms < 100 {
+            return fail("api.request_timeout_ms, api.read_timeout_ms", "must be at least 1000 and 100");
+        }
+        self.metrics_listen()?;
+        if let Err(error) = crate::session::check_endpoint(&self.whatsapp.url) {
+            return fail("whatsapp.url", &error.to_string());
+        }
+        self.whatsapp_version()?;
+        if !(5..=812).contains(&self.whatsapp.prekeys) {
+            return fail("whatsapp.prekeys", "must be 5 to 812");
+        }
+        if self.sessions.logins_per_second <= 0.0 || !self.sessions.logins_per_second.is_finite() {
+            return fail("sessions.logins_per_second", "must be above 0");
+        }
+        if self.sessions.login_burst == 0 || self.sessions.logins_under_way == 0 || self.sessions.pairing_rounds == 0 {
+            return fail("sessions.login_burst, logins_under_way and pairing_rounds", "must be at least 1");
+        }
+        if self.sessions.logins_under_way > 100_000 {
+            return fail("sessions.logins_under_way", "must be at most 100000");
+        }
+        if self.sends.queue_limit == 0 || self.sends.wait_ms > 60_000 {
+            return fail("sends.queue_limit, sends.wait_ms", "must be at least 1, and at most 60000");
+        }
+        Ok(())
+    }
+
+    /// The address of its own that `/metrics` has, if any.
+    pub(crate) fn metrics_listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.metrics.listen.as_str() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| ConfigError(format!("metrics.listen: {text:?} is no address"))),
+        }
+    }
+
+    /// The version of WhatsApp Web to claim, if one is set.
+    pub(crate) fn whatsapp_version(&self) -> Result<Option<(u32, u32, u32)>, ConfigError> {
+        let text = self.whatsapp.version.as_str();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parts: Vec<u32> = text.split('.').map_while(|part| part.parse().ok()).collect();
+        match parts[..] {
+            [a, b, c] if text.split('.').count() == 3 => Ok(Some((a, b, c))),
+            _ => Err(ConfigError("whatsapp.version: must be three numbers, as in 2.3000.1023456789".into())),
+        }
+    }
+
+    /// How long a stop may take.
+    pub(crate) fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.node.shutdown_timeout_ms)
+    }
+}
+
+fn is_misspelt(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("ROOKERY_") else { return false };
+    let rest = rest.to_ascii_lowercase();
+    !rest.contains("__") && !OTHER_VARIABLES.contains(&rest.as_str())
+}
+
+fn one_line(error: &figment::Error) -> String {
+    error.to_string().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_form_shows_no_secret() {
+        let shown = format!("{:?}", Secret("correct horse battery staple".into()));
+        assert_eq!(shown, "***");
+    }
+
+    #[test]
+    fn variables_without_a_section_are_noticed() {
+        assert!(is_misspelt("ROOKERY_LISTEN"));
+        for name in ["ROOKERY_API__LISTEN", "ROOKERY_SEED", "ROOKERY_CONFIG", "PATH"] {
+            assert!(!is_misspelt(name), "{name}");
+        }
+    }
+}

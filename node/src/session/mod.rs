@@ -1,0 +1,25 @@
+//! Sessions: everything between the API and WhatsApp.
+//!
+//! [`Sessions`] is the handle that the API holds. It finds the actor of a session, or claims the session and
+//! starts one. An actor decides by its pure [`state`] machine; its `keeper` does what takes time; the `send`
+//! desk and the `receive` intake carry messages past the actor, so that its mailbox stays short.
+
+mod actor;
+mod admission;
+mod keeper;
+mod receive;
+mod registry;
+mod send;
+mod service;
+mod sort_key;
+mod state;
+mod supervisor;
+mod whatsapp;
+
+pub(crate) use actor::View;
+pub(crate) use admission::Admission;
+pub(crate) use registry::{Environment, Sessions};
+pub(crate) use send::{Receipt as SendReceipt, SendError, SendRequest, digest};
+pub(crate) use service::{DeviceKey, SessionError};
+pub(crate) use state::Policy;
+pub(crate) use whatsapp::{ClientSettings, Connector, check_endpoint, text_payload};

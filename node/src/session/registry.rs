@@ -1,0 +1,272 @@
+//! Which sessions run on this node, and how one comes to run here.
+//!
+//! The invariant: a session has at most one actor, and a new one is started only when the client of the one
+//! before has closed its socket.
+
+use super::{
+    Admission, Connector, SessionError, View,
+    actor::{Arguments, Message},
+    keeper::Keeper,
+    receive::{Intake, ReceiptQueue},
+    send::SendDesk,
+    sort_key::SortKeys,
+    state::{Event, Policy},
+    supervisor::{Supervisor, SupervisorMessage},
+};
+use futures_util::StreamExt;
+use ractor::{Actor, ActorRef};
+use rookery_protocol::{Incarnation, NodeId, SessionId, Timestamp, UserId};
+use rookery_storage::{Fence, Owner, SessionRow, StoreError, Stores};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How many sessions are taken over side by side when the node starts.
+const TAKEOVERS: usize = 64;
+/// Locks that keep a session from being started twice at once.
+const STRIPES: usize = 1024;
+/// How long the client of a failed actor may take to close its socket.
+const KEEPER_END_TIMEOUT: Duration = Duration::from_secs(20);
+/// Rows read at a time when the node starts.
+const SCAN_PAGE: usize = 500;
+
+/// What every session needs.
+pub(crate) struct Environment {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub stores: Stores,
+    pub connector: Arc<Connector>,
+    pub admission: Admission,
+    pub policy: Policy,
+    pub queue_limit: usize,
+}
+
+/// A session that runs on this node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(super) user_id: UserId,
+    pub(super) actor: ActorRef<Message>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) desk: Arc<SendDesk>,
+    pub(super) fence: Fence,
+    keeper_ended: CancellationToken,
+}
+
+/// The sessions of this node.
+pub(crate) struct Sessions {
+    pub(super) env: Environment,
+    running: RwLock<HashMap<SessionId, Handle>>,
+    stripes: Vec<Mutex<()>>,
+    hasher: RandomState,
+    supervisor: ActorRef<SupervisorMessage>,
+    receipts: ReceiptQueue,
+    closing: CancellationToken,
+}
+
+impl Sessions {
+    /// Starts the supervisor; no session runs yet.
+    pub(crate) async fn start(env: Environment) -> Result<Arc<Self>, ractor::SpawnErr> {
+        // The supervisor has to know the registry and the registry the supervisor; one comes first.
+        let late = Arc::new(OnceLock::new());
+        let (supervisor, _) = Actor::spawn(None, Supervisor, Arc::clone(&late)).await?;
+        let sessions = Arc::new(Self {
+            receipts: ReceiptQueue::start(env.stores.clone()),
+            env,
+            running: RwLock::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            supervisor,
+            closing: CancellationToken::new(),
+        });
+        late.set(Arc::downgrade(&sessions)).expect("set once");
+        Ok(sessions)
+    }
+
+    /// Takes over every session of the store, a bounded number at a time. One that cannot be taken over is
+    /// left for the first request that needs it.
+    pub(crate) async fn take_over_all(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let mut after = None;
+        let mut count = 0;
+        loop {
+            let page = self.env.stores.sessions.scan(after, SCAN_PAGE).await?;
+            count += page.rows.len();
+            futures_util::stream::iter(page.rows)
+                .for_each_concurrent(TAKEOVERS, |row| async move {
+                    let id = row.session_id;
+                    if let Err(error) = self.running(id).await {
+                        tracing::warn!(session_id = %id, %error, "session could not be taken over");
+                    }
+                })
+                .await;
+            match page.next {
+                Some(next) if !self.closing.is_cancelled() => after = Some(next),
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    /// The session, if it runs here.
+    pub(super) fn find(&self, id: SessionId) -> Option<Handle> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The session; it is taken over when it does not run yet.
+    pub(super) async fn running(&self, id: SessionId) -> Result<Handle, SessionError> {
+        if let Some(handle) = self.find(id) {
+            return Ok(handle);
+        }
+        let _guard = self.stripe(id).lock().await;
+        if let Some(handle) = self.find(id) {
+            return Ok(handle);
+        }
+        let row = self.env.stores.sessions.get(id).await?.ok_or(SessionError::NotFound)?;
+        self.activate(row).await
+    }
+
+    /// Keeps a new session and starts it.
+    pub(super) async fn create(&self, row: SessionRow) -> Result<Handle, SessionError> {
+        let _guard = self.stripe(row.session_id).lock().await;
+        if self.closing.is_cancelled() {
+            return Err(SessionError::Closing);
+        }
+        self.env.stores.sessions.create(&row).await?;
+        self.activate(row).await
+    }
+
+    /// Claims the session and starts its actor. The caller holds the session's stripe.
+    async fn activate(&self, row: SessionRow) -> Result<Handle, SessionError> {
+        if self.closing.is_cancelled() {
+            return Err(SessionError::Closing);
+        }
+        let env = &self.env;
+        let id = row.session_id;
+        let user_id = row.user_id;
+        let seen = env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
+        let fence = self.claim(id, &seen).await?;
+        let last = env.stores.history.last_sort_key(id).await?;
+        let keys = Arc::new(SortKeys::after(last));
+        let closed = CancellationToken::new();
+        let keeper_ended = CancellationToken::new();
+        let (connection, connected) = watch::channel(None);
+        let (publish, view) = watch::channel(Arc::new(View { row: row.clone(), qr: None, epoch: fence.epoch() }));
+        let desk = Arc::new(SendDesk::new(
+            fence.clone(),
+            env.stores.clone(),
+            Arc::clone(&keys),
+            env.queue_limit,
+            connected,
+            closed.clone(),
+        ));
+        desk.recover().await?;
+        let intake = Arc::new(Intake::new(fence.clone(), env.stores.clone(), keys, self.receipts.clone()));
+        let keeper = Keeper {
+            fence: fence.clone(),
+            stores: env.stores.clone(),
+            connector: Arc::clone(&env.connector),
+            admission: env.admission.clone(),
+            view: view.clone(),
+            persisted: row.clone(),
+            ended: keeper_ended.clone(),
+        };
+        let policy = env.policy;
+        let args = Arguments { row, policy, keeper, desk: desk.clone(), intake, connection, view: publish, closed };
+        let (reply, spawned) = oneshot::channel();
+        let spawn = SupervisorMessage::Spawn(id, Box::new(args), reply);
+        self.supervisor.cast(spawn).map_err(|_| SessionError::Closing)?;
+        let actor = spawned.await.map_err(|_| SessionError::Closing)?;
+        let handle = Handle { user_id, actor, view, desk, fence, keeper_ended };
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
+        handle.tell(Event::Activated);
+        Ok(handle)
+    }
+
+    async fn claim(&self, id: SessionId, seen: &Owner) -> Result<Fence, StoreError> {
+        self.env.stores.owners.claim(id, seen, &self.env.node, self.env.incarnation).await
+    }
+
+    /// Starts the actor of a session again that has failed.
+    pub(super) async fn restart(&self, id: SessionId) {
+        let failed = self.running.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(handle) = failed {
+            let ended = tokio::time::timeout(KEEPER_END_TIMEOUT, handle.keeper_ended.cancelled()).await;
+            if ended.is_err() {
+                tracing::error!(session_id = %id, "client of a failed session did not close");
+            }
+        }
+        match self.running(id).await {
+            Ok(_) | Err(SessionError::NotFound | SessionError::Closing) => {}
+            Err(error) => tracing::error!(session_id = %id, %error, "failed session could not be started again"),
+        }
+    }
+
+    /// Stops a session's actor and client; the session can be taken over again, here or elsewhere.
+    pub(super) async fn close(&self, id: SessionId, log_out: bool) -> Option<Handle> {
+        let handle = self.running.write().unwrap_or_else(PoisonError::into_inner).remove(&id)?;
+        let (done, closed) = oneshot::channel();
+        if handle.actor.cast(Message::Close { log_out, done }).is_ok() {
+            let _ = closed.await;
+        }
+        let _ = tokio::time::timeout(KEEPER_END_TIMEOUT, handle.keeper_ended.cancelled()).await;
+        Some(handle)
+    }
+
+    /// Removes a session and all its data.
+    pub(super) async fn erase(&self, id: SessionId) -> Result<(), SessionError> {
+        let _guard = self.stripe(id).lock().await;
+        let fence = match self.close(id, true).await {
+            Some(handle) => handle.fence,
+            None => {
+                let seen = self.env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
+                self.claim(id, &seen).await?
+            }
+        };
+        Ok(self.env.stores.sessions.delete(&fence).await?)
+    }
+
+    /// Stops all sessions and gives them up. New ones are refused from now on.
+    pub(crate) async fn shut_down(&self) {
+        self.closing.cancel();
+        let ids: Vec<_> = self.running.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        futures_util::stream::iter(ids)
+            .for_each_concurrent(TAKEOVERS * 4, |id| async move {
+                if let Some(handle) = self.close(id, false).await
+                    && let Err(error) = self.env.stores.owners.release(&handle.fence).await
+                {
+                    tracing::warn!(session_id = %id, %error, "session could not be released");
+                }
+            })
+            .await;
+        self.supervisor.stop(None);
+    }
+
+    /// When the oldest message that is not sent yet was accepted, over all sessions.
+    pub(crate) fn oldest_unsent(&self) -> Option<Timestamp> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().filter_map(|handle| handle.desk.backlog().1).min()
+    }
+
+    fn stripe(&self, id: SessionId) -> &Mutex<()> {
+        let hash = usize::try_from(self.hasher.hash_one(id) % STRIPES as u64).expect("below the number of stripes");
+        &self.stripes[hash]
+    }
+}
+
+impl Handle {
+    /// Tells the actor without waiting for what comes of it.
+    pub(super) fn tell(&self, event: Event) {
+        // Fails only when the actor is gone, and then its successor starts from the store.
+        let _ = self.actor.cast(Message::Event(event, None));
+    }
+
+    /// Tells the actor and waits until all effects are done.
+    pub(super) async fn ask(&self, event: Event) -> Result<(), SessionError> {
+        let (done, heard) = oneshot::channel();
+        self.actor.cast(Message::Event(event, Some(done))).map_err(|_| SessionError::Closing)?;
+        heard.await.map_err(|_| SessionError::Closing)
+    }
+}

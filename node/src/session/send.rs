@@ -1,0 +1,469 @@
+//! A session's outgoing messages, from acceptance to WhatsApp's acknowledgement.
+//!
+//! A send is accepted when its outbox row is durable, and from then on it is sent under one message id until
+//! WhatsApp has answered, however often the connection or the process breaks. Within a chat the next message
+//! waits for the answer to the one before it, so order survives every retry; chats do not wait for each other.
+//! The desk knows nothing of HTTP and of how the session comes to be connected.
+
+use super::{
+    sort_key::SortKeys,
+    whatsapp::{Ack, Line, SendFailure},
+};
+use crate::metrics;
+use hmac::{Hmac, KeyInit, Mac};
+use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, api::MessageType};
+use rookery_storage::{Accepted, Fence, HistoryRow, OutboxRow, SendOutcome, SendRecord, StoreError, Stores};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long WhatsApp may take to answer a message before it is sent again.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a message is tried while there is a connection, before it is given up.
+const ATTEMPTS: u32 = 5;
+/// The first pause after a failed attempt; doubles each time.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// How long the store is asked to take an outcome before that is left to the next owner.
+const RESOLVE_ATTEMPTS: u32 = 20;
+
+/// A message that a caller wants sent.
+#[derive(Debug)]
+pub(crate) struct SendRequest {
+    /// The recipient as the caller named it.
+    pub to: String,
+    /// The recipient's address.
+    pub chat: Jid,
+    /// The text, for the history.
+    pub text: String,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+    /// Hash of the caller's idempotency key, and of the request it stands for.
+    pub idempotency: Option<([u8; 32], [u8; 32])>,
+    /// How long the caller waits for WhatsApp's answer.
+    pub wait: Duration,
+}
+
+/// An accepted send, as far as it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// Its id.
+    pub message_id: MessageId,
+    /// The recipient as the first caller named it.
+    pub to: String,
+    /// The recipient's address.
+    pub chat: Jid,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// How it ended, if it did within the wait.
+    pub outcome: Option<SendOutcome>,
+}
+
+/// Why a send was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// Too many sends of this session wait.
+    #[error("too many messages of this session are waiting to be sent")]
+    QueueFull,
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyConflict,
+    /// The session is being stopped or moved on this node.
+    #[error("the session is stopping")]
+    Closed,
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A connection of the session's client; every login has a number of its own.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    /// Which login.
+    pub number: u64,
+    /// The way to WhatsApp.
+    pub line: Line,
+}
+
+/// What the first caller with an idempotency key leaves for the others.
+type Twin = watch::Receiver<Option<Result<Receipt, ()>>>;
+
+#[derive(Default)]
+struct Desk {
+    next_seq: u64,
+    /// The last send of each chat that has one under way: the next waits for it.
+    lanes: HashMap<Jid, (u64, oneshot::Receiver<()>)>,
+    /// When each send under way was accepted.
+    under_way: BTreeMap<u64, Timestamp>,
+    acks: HashMap<String, oneshot::Sender<Ack>>,
+    twins: HashMap<[u8; 32], ([u8; 32], Twin)>,
+}
+
+/// The outgoing side of a session that this node owns.
+pub(crate) struct SendDesk {
+    fence: Fence,
+    stores: Stores,
+    keys: Arc<SortKeys>,
+    queue_limit: usize,
+    connection: watch::Receiver<Option<Connection>>,
+    closed: CancellationToken,
+    desk: Mutex<Desk>,
+}
+
+/// What came back for a message that was handed to a connection.
+enum Answer {
+    Ack(Ack),
+    ConnectionLost,
+    Silence,
+}
+
+/// A send on its way.
+struct Item {
+    row: OutboxRow,
+    turn: Option<oneshot::Receiver<()>>,
+    done: oneshot::Sender<()>,
+}
+
+impl SendDesk {
+    /// The desk of a session. Nothing is sent before `connection` holds one; everything ends with `closed`.
+    pub(crate) fn new(
+        fence: Fence,
+        stores: Stores,
+        keys: Arc<SortKeys>,
+        queue_limit: usize,
+        connection: watch::Receiver<Option<Connection>>,
+        closed: CancellationToken,
+    ) -> Self {
+        Self { fence, stores, keys, queue_limit, connection, closed, desk: Mutex::default() }
+    }
+
+    /// Takes up what an earlier owner has accepted and not finished.
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let rows = self.stores.outbox.pending(self.fence.session(), after, 500).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = Some(last.seq);
+            for row in rows {
+                let item = self.enter(row);
+                let desk = Arc::clone(self);
+                tokio::spawn(async move { desk.finish(item).await });
+            }
+        }
+    }
+
+    /// Accepts a message and waits up to `request.wait` for WhatsApp's answer. The message stays accepted when
+    /// the caller goes away.
+    pub(crate) async fn submit(self: &Arc<Self>, request: SendRequest) -> Result<Receipt, SendError> {
+        let Some((key, hash)) = request.idempotency else {
+            return self.submit_new(request).await;
+        };
+        let (publish, mine) = watch::channel(None);
+        let twin = {
+            let mut desk = self.desk();
+            match desk.twins.get(&key) {
+                Some((other, _)) if *other != hash => return Err(SendError::IdempotencyConflict),
+                Some((_, twin)) => Some(twin.clone()),
+                None => {
+                    desk.twins.insert(key, (hash, mine));
+                    None
+                }
+            }
+        };
+        if let Some(mut twin) = twin {
+            let answer = twin.wait_for(Option::is_some).await.map_err(|_| SendError::Closed)?;
+            return answer.clone().expect("waited for").map_err(|()| SendError::Closed);
+        }
+        let desk = Arc::clone(self);
+        // In a task of its own: a caller that goes away must not leave its twins without an answer.
+        let first = tokio::spawn(async move {
+            let answer = match desk.recorded(&key, &hash).await {
+                Ok(Some(receipt)) => Ok(receipt),
+                Ok(None) => desk.submit_new(request).await,
+                Err(error) => Err(error),
+            };
+            desk.desk().twins.remove(&key);
+            publish.send_replace(Some(answer.as_ref().map(Clone::clone).map_err(|_| ())));
+            answer
+        });
+        first.await.map_err(|_| SendError::Closed)?
+    }
+
+    /// The answer that was given for this idempotency key before, with what has become of the message since.
+    async fn recorded(&self, key: &[u8; 32], hash: &[u8; 32]) -> Result<Option<Receipt>, SendError> {
+        let session = self.fence.session();
+        let Some(record) = self.stores.outbox.recorded(session, key, Timestamp::now()).await? else {
+            return Ok(None);
+        };
+        if record.request_hash != *hash {
+            return Err(SendError::IdempotencyConflict);
+        }
+        let rows = self.stores.history.get(session, &record.message_id).await?;
+        let outcome = rows.iter().find(|row| row.from_me).and_then(|row| match (&row.failure, row.sent_at) {
+            (Some(why), _) => Some(SendOutcome::Failed(why.clone())),
+            (None, Some(at)) => Some(SendOutcome::Sent(at)),
+            (None, None) => None,
+        });
+        let SendRecord { message_id, to, chat, accepted_at, .. } = record;
+        Ok(Some(Receipt { message_id, to, chat, accepted_at, outcome }))
+    }
+
+    async fn submit_new(self: &Arc<Self>, request: SendRequest) -> Result<Receipt, SendError> {
+        if self.closed.is_cancelled() {
+            return Err(SendError::Closed);
+        }
+        if self.desk().under_way.len() >= self.queue_limit {
+            return Err(SendError::QueueFull);
+        }
+        let now = Timestamp::now();
+        let session = self.fence.session();
+        let message_id = message_id(session, request.idempotency.map(|(key, _)| key));
+        let sort_key = self.keys.next(now);
+        let history = history_row(&request, &message_id, sort_key, now);
+        let record = request.idempotency.map(|(key, request_hash)| {
+            let (to, chat) = (request.to.clone(), request.chat.clone());
+            (key, SendRecord { request_hash, message_id: message_id.clone(), to, chat, accepted_at: now, sort_key })
+        });
+        let item = self.enter(OutboxRow {
+            seq: 0,
+            message_id: message_id.clone(),
+            chat: request.chat.clone(),
+            payload: request.payload.into(),
+            accepted_at: now,
+            sort_key,
+        });
+        let accepted = Accepted { outbox: item.row.clone(), history, idempotency: record };
+        let (report_accepted, is_accepted) = oneshot::channel();
+        let (report_outcome, outcome) = oneshot::channel();
+        let desk = Arc::clone(self);
+        tokio::spawn(async move {
+            match desk.stores.outbox.accept(&desk.fence, accepted).await {
+                Ok(()) => {
+                    let _ = report_accepted.send(Ok(()));
+                    if let Some(outcome) = desk.finish(item).await {
+                        let _ = report_outcome.send(outcome);
+                    }
+                }
+                Err(error) => {
+                    desk.leave(&item.row);
+                    let _ = report_accepted.send(Err(error));
+                }
+            }
+        });
+        is_accepted.await.map_err(|_| SendError::Closed)??;
+        let outcome = tokio::time::timeout(request.wait, outcome).await.ok().and_then(Result::ok);
+        let (to, chat) = (request.to, request.chat);
+        Ok(Receipt { message_id, to, chat, accepted_at: now, outcome })
+    }
+
+    /// Gives a send its place in the session's outbox and in its chat's lane.
+    fn enter(&self, mut row: OutboxRow) -> Item {
+        let (done, next) = oneshot::channel();
+        let mut desk = self.desk();
+        if row.seq == 0 {
+            desk.next_seq += 1;
+            row.seq = desk.next_seq;
+        } else {
+            desk.next_seq = desk.next_seq.max(row.seq);
+        }
+        desk.under_way.insert(row.seq, row.accepted_at);
+        let turn = desk.lanes.insert(row.chat.clone(), (row.seq, next)).map(|(_, turn)| turn);
+        drop(desk);
+        ::metrics::gauge!(metrics::OUTBOX_DEPTH).increment(1);
+        Item { row, turn, done }
+    }
+
+    fn leave(&self, row: &OutboxRow) {
+        let mut desk = self.desk();
+        if desk.under_way.remove(&row.seq).is_none() {
+            return;
+        }
+        desk.acks.remove(row.message_id.as_str());
+        if desk.lanes.get(&row.chat).is_some_and(|(seq, _)| *seq == row.seq) {
+            desk.lanes.remove(&row.chat);
+        }
+        drop(desk);
+        ::metrics::gauge!(metrics::OUTBOX_DEPTH).decrement(1);
+    }
+
+    /// Sends an accepted message when its turn comes, and keeps the outcome. Nothing when the desk closes first:
+    /// the row is still in the outbox then, for the next owner.
+    async fn finish(self: &Arc<Self>, item: Item) -> Option<SendOutcome> {
+        let Item { row, turn, done } = item;
+        let outcome = tokio::select! {
+            () = self.closed.cancelled() => None,
+            outcome = async {
+                if let Some(turn) = turn {
+                    // An error means that the one before was never accepted: no reason to wait either.
+                    let _ = turn.await;
+                }
+                Some(self.transmit(&row).await)
+            } => outcome,
+        };
+        if let Some(outcome) = &outcome {
+            let _ = done.send(());
+            self.resolve(&row, outcome).await;
+        }
+        self.leave(&row);
+        outcome
+    }
+
+    /// Sends until WhatsApp has answered or there is no hope.
+    async fn transmit(&self, row: &OutboxRow) -> SendOutcome {
+        let mut failures = 0;
+        loop {
+            let connection = self.connected().await;
+            let ack = self.expect_ack(&row.message_id);
+            let problem = match connection.line.send(&row.chat, &row.payload, &row.message_id).await {
+                Ok(()) => match self.answer(connection.number, ack).await {
+                    Answer::Ack(Ack::Accepted) => return SendOutcome::Sent(Timestamp::now()),
+                    Answer::Ack(Ack::Refused(code)) => return SendOutcome::Failed(refusal(&code)),
+                    Answer::ConnectionLost => continue,
+                    Answer::Silence => "WhatsApp did not acknowledge the message".to_owned(),
+                },
+                Err(SendFailure::NotConnected) => {
+                    // The library knows of the loss before the session does.
+                    tokio::time::sleep(RETRY_MIN).await;
+                    continue;
+                }
+                Err(SendFailure::Impossible(why)) => return SendOutcome::Failed(why),
+                Err(SendFailure::Temporary(why)) => why,
+            };
+            failures += 1;
+            if failures >= ATTEMPTS {
+                return SendOutcome::Failed(problem);
+            }
+            tracing::warn!(session_id = %self.fence.session(), message_id = %row.message_id, failures, problem, "send failed, trying again");
+            tokio::time::sleep(RETRY_MIN * 2_u32.pow(failures)).await;
+        }
+    }
+
+    /// A connection, as soon as there is one.
+    async fn connected(&self) -> Connection {
+        let mut connection = self.connection.clone();
+        let found = connection.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        match found {
+            Some(connection) => connection,
+            // The session's actor is gone; the desk is closed with it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// WhatsApp's answer to what was sent over the connection with this number.
+    async fn answer(&self, number: u64, ack: oneshot::Receiver<Ack>) -> Answer {
+        let mut connection = self.connection.clone();
+        let lost = async {
+            let _ = connection.wait_for(|now| now.as_ref().is_none_or(|now| now.number != number)).await;
+        };
+        tokio::select! {
+            ack = ack => ack.map_or(Answer::ConnectionLost, Answer::Ack),
+            () = lost => Answer::ConnectionLost,
+            () = tokio::time::sleep(ACK_TIMEOUT) => Answer::Silence,
+        }
+    }
+
+    fn expect_ack(&self, id: &MessageId) -> oneshot::Receiver<Ack> {
+        let (tell, hear) = oneshot::channel();
+        self.desk().acks.insert(id.as_str().to_owned(), tell);
+        hear
+    }
+
+    /// Takes in WhatsApp's answer to the message with this id.
+    pub(crate) fn acknowledged(&self, id: &str, ack: Ack) {
+        if let Some(waiting) = self.desk().acks.remove(id) {
+            let _ = waiting.send(ack);
+        }
+    }
+
+    async fn resolve(&self, row: &OutboxRow, outcome: &SendOutcome) {
+        let label = if matches!(outcome, SendOutcome::Sent(_)) { "sent" } else { "failed" };
+        metrics::message("outbound", MessageType::Text, label);
+        for attempt in 0..RESOLVE_ATTEMPTS {
+            match self.stores.outbox.resolve(&self.fence, row.seq, outcome.clone()).await {
+                Ok(()) => return,
+                Err(StoreError::Overloaded) => tokio::time::sleep(Duration::from_millis(50) * (attempt + 1)).await,
+                Err(error) => {
+                    // The next owner sends it again under the same id; WhatsApp and the recipient know it.
+                    tracing::error!(session_id = %self.fence.session(), seq = row.seq, %error, "outcome of a send could not be stored");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How many sends are under way, and when the oldest of them was accepted.
+    pub(crate) fn backlog(&self) -> (usize, Option<Timestamp>) {
+        let desk = self.desk();
+        (desk.under_way.len(), desk.under_way.first_key_value().map(|(_, at)| *at))
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SendDesk {
+    fn drop(&mut self) {
+        let left = self.desk().under_way.len();
+        ::metrics::gauge!(metrics::OUTBOX_DEPTH).decrement(left as f64);
+    }
+}
+
+/// The id of a message on the wire. Derived from the idempotency key where there is one, so that whoever sends
+/// it again, sends it under the same id; in the form of WhatsApp Web (`3EB0` and 18 hex digits).
+fn message_id(session: SessionId, key: Option<[u8; 32]>) -> MessageId {
+    let key = key.unwrap_or_else(rand::random);
+    let mut mac = Hmac::<Sha256>::new_from_slice(session.as_bytes()).expect("HMAC takes a key of any length");
+    mac.update(&key);
+    let digest = hex::encode_upper(&mac.finalize().into_bytes()[..9]);
+    format!("3EB0{digest}").parse().expect("hex is printable")
+}
+
+/// The hash under which an idempotency key, or a request, is kept.
+pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+fn history_row(request: &SendRequest, id: &MessageId, sort_key: u64, now: Timestamp) -> HistoryRow {
+    HistoryRow {
+        sort_key,
+        message_id: id.clone(),
+        chat: request.chat.clone(),
+        sender: None,
+        from_me: true,
+        kind: MessageType::Text,
+        text: Some(request.text.clone()),
+        caption: None,
+        media: None,
+        reply_to: None,
+        timestamp: now,
+        sent_at: None,
+        delivered_at: None,
+        read_at: None,
+        played_at: None,
+        failure: None,
+        edited_at: None,
+        revoked_at: None,
+        reactions: vec![],
+    }
+}
+
+/// WhatsApp's refusal in words.
+fn refusal(code: &str) -> String {
+    match code {
+        "463" => {
+            "WhatsApp refused the message (463): the recipient does not accept messages from this account yet".into()
+        }
+        "479" => "WhatsApp refused the message (479): it was not well-formed for the recipient".into(),
+        other => format!("WhatsApp refused the message ({other})"),
+    }
+}

@@ -1,0 +1,297 @@
+//! What the API asks of sessions. Every call names the user: another user's session does not exist.
+
+use super::{
+    SendError, SendReceipt, SendRequest, View,
+    actor::Message,
+    registry::{Handle, Sessions},
+    state::Event,
+};
+use rookery_protocol::{
+    DeviceId, Jid, MessageId, SessionId, Timestamp, UserId,
+    api::{Session, SessionStatus, StatusChange},
+};
+use rookery_storage::{HistoryQuery, HistoryRow, Page, SessionRow, StoreError};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+
+/// How long a linked session that must be logged out may take to connect first.
+const CONNECT_TO_LOG_OUT: Duration = Duration::from_secs(8);
+/// How long a session may take to reach the state in which a pairing code can be had.
+const PAIRING_START: Duration = Duration::from_secs(15);
+
+/// Why something could not be done for a session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// There is no such session of this user.
+    #[error("no such session")]
+    NotFound,
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Closing,
+    /// The session's state does not allow it.
+    #[error("{0}")]
+    State(&'static str),
+    /// WhatsApp did not do what was asked.
+    #[error("WhatsApp did not answer as expected: {0}")]
+    Whatsapp(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a caller may name a session besides by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceKey {
+    /// By its id.
+    Session(SessionId),
+    /// By its linked device.
+    Device(DeviceId),
+    /// By its account's phone number.
+    Phone(String),
+}
+
+impl Sessions {
+    /// Creates a session and starts to pair it.
+    pub(crate) async fn create_session(&self, user: UserId, name: String) -> Result<Session, SessionError> {
+        let now = Timestamp::now();
+        let row = SessionRow {
+            session_id: SessionId::generate(),
+            user_id: user,
+            name,
+            wanted: true,
+            device: None,
+            lid: None,
+            push_name: None,
+            created_at: now,
+            connected_at: None,
+            last_error: None,
+            statuses: vec![StatusChange { status: SessionStatus::Starting, at: now }],
+        };
+        let handle = self.create(row).await?;
+        Ok(self.describe(&handle))
+    }
+
+    /// A session as the API shows it.
+    pub(crate) async fn session(&self, user: UserId, id: SessionId) -> Result<Session, SessionError> {
+        Ok(self.describe(&self.of_user(user, id).await?))
+    }
+
+    /// What is known of a session.
+    pub(crate) async fn view(&self, user: UserId, id: SessionId) -> Result<Arc<View>, SessionError> {
+        Ok(self.of_user(user, id).await?.view.borrow().clone())
+    }
+
+    /// A page of the user's sessions in order of creation.
+    pub(crate) async fn list(
+        &self,
+        user: UserId,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page<Session, SessionId>, SessionError> {
+        let page = self.env.stores.sessions.list(user, after, limit).await?;
+        let rows = page.rows.into_iter().map(|row| match self.find(row.session_id) {
+            Some(handle) => self.describe(&handle),
+            None => self.describe_row(row),
+        });
+        Ok(Page { rows: rows.collect(), next: page.next })
+    }
+
+    /// The user's session with this device, account or id. Of several with one account, a connected one.
+    pub(crate) async fn by_device(&self, user: UserId, key: &DeviceKey) -> Result<Session, SessionError> {
+        let (phone, device) = match key {
+            DeviceKey::Session(id) => return self.session(user, *id).await,
+            DeviceKey::Device(device) => (device.phone(), Some(device)),
+            DeviceKey::Phone(phone) => (phone.as_str(), None),
+        };
+        let rows = self.env.stores.sessions.find_by_phone(user, phone).await?;
+        let mut best: Option<Session> = None;
+        for row in rows {
+            if device.is_some_and(|device| row.device.as_ref() != Some(device)) {
+                continue;
+            }
+            let session = self.session(user, row.session_id).await?;
+            if session.status == SessionStatus::Working {
+                return Ok(session);
+            }
+            best = Some(session);
+        }
+        best.ok_or(SessionError::NotFound)
+    }
+
+    /// Connects a session, or starts a new pairing.
+    pub(crate) async fn connect(&self, user: UserId, id: SessionId) -> Result<Session, SessionError> {
+        self.order(user, id, Event::ConnectRequested).await
+    }
+
+    /// Closes the connection and keeps the link.
+    pub(crate) async fn disconnect(&self, user: UserId, id: SessionId) -> Result<Session, SessionError> {
+        self.order(user, id, Event::DisconnectRequested).await
+    }
+
+    /// Logs out, forgets the device and keeps the session and its history.
+    pub(crate) async fn remove_device(&self, user: UserId, id: SessionId) -> Result<Session, SessionError> {
+        let handle = self.of_user(user, id).await?;
+        connect_to_log_out(&handle).await;
+        self.order(user, id, Event::DeviceRemovalRequested).await
+    }
+
+    /// Logs out and removes the session with all its data.
+    pub(crate) async fn delete(&self, user: UserId, id: SessionId) -> Result<(), SessionError> {
+        let handle = self.of_user(user, id).await?;
+        connect_to_log_out(&handle).await;
+        self.erase(id).await
+    }
+
+    async fn order(&self, user: UserId, id: SessionId, event: Event) -> Result<Session, SessionError> {
+        let handle = self.of_user(user, id).await?;
+        if matches!(event, Event::ConnectRequested) {
+            // Its effects may have to wait for the node's login budget.
+            let mut view = handle.view.clone();
+            view.mark_unchanged();
+            handle.tell(event);
+            let _ = view.changed().await;
+        } else {
+            handle.ask(event).await?;
+        }
+        Ok(self.describe(&handle))
+    }
+
+    /// A code that links the session's device when it is typed on the phone with this number.
+    pub(crate) async fn pairing_code(&self, user: UserId, id: SessionId, phone: &str) -> Result<String, SessionError> {
+        let handle = self.of_user(user, id).await?;
+        if handle.view.borrow().row.device.is_some() {
+            return Err(SessionError::State("the session is linked already"));
+        }
+        let mut view = handle.view.clone();
+        handle.tell(Event::ConnectRequested);
+        let ready = view.wait_for(|view| view.status() == SessionStatus::ScanQrCode);
+        if !matches!(tokio::time::timeout(PAIRING_START, ready).await, Ok(Ok(_))) {
+            return Err(SessionError::Whatsapp("no connection in time".into()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let ask = Message::PairingCode(phone.to_owned(), reply);
+        handle.actor.cast(ask).map_err(|_| SessionError::Closing)?;
+        let code = answer.await.map_err(|_| SessionError::Closing)?;
+        code.map_err(|error| SessionError::Whatsapp(format!("{error:#}")))
+    }
+
+    /// Accepts a message. A session that never was linked, or is no longer, accepts none.
+    pub(crate) async fn send(
+        &self,
+        user: UserId,
+        id: SessionId,
+        mut request: SendRequest,
+    ) -> Result<Result<SendReceipt, SendError>, SessionError> {
+        let handle = self.of_user(user, id).await?;
+        {
+            let view = handle.view.borrow();
+            if view.row.device.is_none() {
+                return Err(SessionError::State("the session is not linked to a phone"));
+            }
+            if !view.row.wanted {
+                // Nobody is going to connect it; the message is kept for when somebody does.
+                request.wait = Duration::ZERO;
+            }
+        }
+        Ok(handle.desk.submit(request).await)
+    }
+
+    /// A page of a session's history, newest first.
+    pub(crate) async fn history(
+        &self,
+        user: UserId,
+        id: SessionId,
+        query: &HistoryQuery,
+    ) -> Result<Page<HistoryRow, u64>, SessionError> {
+        self.of_user(user, id).await?;
+        Ok(self.env.stores.history.list(id, query).await?)
+    }
+
+    /// The messages of a session with this id, newest first.
+    pub(crate) async fn message(
+        &self,
+        user: UserId,
+        id: SessionId,
+        message: &MessageId,
+    ) -> Result<Vec<HistoryRow>, SessionError> {
+        self.of_user(user, id).await?;
+        Ok(self.env.stores.history.get(id, message).await?)
+    }
+
+    /// Makes a session's actor panic.
+    #[cfg(feature = "sandbox")]
+    pub(crate) async fn panic(&self, user: UserId, id: SessionId) -> Result<(), SessionError> {
+        let handle = self.of_user(user, id).await?;
+        handle.actor.cast(Message::Panic).map_err(|_| SessionError::Closing)
+    }
+
+    async fn of_user(&self, user: UserId, id: SessionId) -> Result<Handle, SessionError> {
+        let handle = self.running(id).await?;
+        if handle.user_id == user { Ok(handle) } else { Err(SessionError::NotFound) }
+    }
+
+    fn describe(&self, handle: &Handle) -> Session {
+        let view = handle.view.borrow().clone();
+        let mut session = self.describe_row(view.row.clone());
+        session.node = Some(self.env.node.clone());
+        session.epoch = view.epoch;
+        if let (SessionStatus::ScanQrCode, Some(qr)) = (session.status, &view.qr) {
+            session.qr = Some(qr.code.clone());
+            session.qr_expires_at = Some(qr.expires_at);
+        }
+        session
+    }
+
+    fn describe_row(&self, row: SessionRow) -> Session {
+        Session {
+            session_id: row.session_id,
+            session_name: row.name,
+            status: row.statuses.first().map_or(SessionStatus::Stopped, |change| change.status),
+            phone: row.device.as_ref().map(|device| device.phone().to_owned()),
+            device_id: row.device,
+            lid: row.lid,
+            push_name: row.push_name,
+            created_at: row.created_at,
+            connected_at: row.connected_at,
+            last_error: row.last_error,
+            history: row.statuses,
+            node: None,
+            epoch: rookery_protocol::Epoch::default(),
+            qr: None,
+            qr_expires_at: None,
+        }
+    }
+}
+
+/// Connects a linked session that is not connected, so that WhatsApp can be told of the end of its link. When
+/// that fails the phone still shows the device, and its owner can remove it there.
+async fn connect_to_log_out(handle: &Handle) {
+    let linked = handle.view.borrow().row.device.is_some();
+    if !linked || handle.view.borrow().status() == SessionStatus::Working {
+        return;
+    }
+    let mut view = handle.view.clone();
+    handle.tell(Event::ConnectRequested);
+    let connected = view.wait_for(|view| view.status() == SessionStatus::Working);
+    let _ = tokio::time::timeout(CONNECT_TO_LOG_OUT, connected).await;
+}
+
+impl DeviceKey {
+    /// Reads what a caller wrote: a session id, a device id, a JID or a phone number.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if let Ok(id) = text.parse() {
+            return Some(Self::Session(id));
+        }
+        if let Some((user, server)) = text.split_once('@') {
+            if !matches!(server, "s.whatsapp.net" | "c.us") {
+                return None;
+            }
+            return Self::parse(user);
+        }
+        if let Ok(device) = text.parse() {
+            return Some(Self::Device(device));
+        }
+        let jid = Jid::from_recipient(text).ok()?;
+        jid.phone().map(|phone| Self::Phone(phone.to_owned()))
+    }
+}

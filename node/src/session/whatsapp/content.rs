@@ -1,0 +1,151 @@
+//! From WhatsApp's messages to rows of the history, and from a text to a message.
+
+use rookery_protocol::{
+    Jid, MessageId, Timestamp,
+    api::{Media, MessageType},
+};
+use rookery_storage::HistoryRow;
+use whatsapp_rust::{
+    proto_helpers::{MessageBuilderExt, MessageExt},
+    wacore::types::message::{MessageCategory, MessageInfo, MessageSource},
+    waproto::{codec, whatsapp as wa},
+};
+
+/// The encoded message that carries `text`.
+pub(crate) fn text_payload(text: &str) -> Vec<u8> {
+    codec::message_to_vec(&wa::Message::text(text))
+}
+
+/// An address of ours from the library's; without its device.
+pub(super) fn jid(jid: &whatsapp_rust::Jid) -> Option<Jid> {
+    jid.to_non_ad_string().parse().ok()
+}
+
+/// The row of a message; none for what is no message to a user: keys, settings, and what the account's own
+/// devices tell each other. Its sort key is the receiver's to assign.
+pub(super) fn row(message: &wa::Message, info: &MessageInfo) -> Option<HistoryRow> {
+    if matches!(info.category, MessageCategory::Peer) {
+        return None;
+    }
+    let base = message.get_base_message();
+    let kind = kind(base)?;
+    let mut row = empty_row(info, kind)?;
+    row.text = message.text_content().map(str::to_owned);
+    row.caption = message.get_caption().map(str::to_owned);
+    row.media = media(base);
+    row.reply_to = context(base).and_then(|c| c.stanza_id.as_deref()).and_then(|id| id.parse().ok());
+    Some(row)
+}
+
+/// The row that holds the place of a message that could not be decrypted.
+pub(super) fn undecryptable(info: &MessageInfo) -> Option<HistoryRow> {
+    if matches!(info.category, MessageCategory::Peer) {
+        return None;
+    }
+    empty_row(info, MessageType::Undecryptable)
+}
+
+fn empty_row(info: &MessageInfo, kind: MessageType) -> Option<HistoryRow> {
+    let timestamp = Timestamp::from_micros(info.timestamp.timestamp_micros());
+    let source = &info.source;
+    Some(HistoryRow {
+        sort_key: 0,
+        message_id: info.id.parse::<MessageId>().ok()?,
+        chat: chat(source)?,
+        sender: sender(source),
+        from_me: source.is_from_me,
+        kind,
+        text: None,
+        caption: None,
+        media: None,
+        reply_to: None,
+        timestamp,
+        sent_at: Some(timestamp),
+        delivered_at: None,
+        read_at: None,
+        played_at: None,
+        failure: None,
+        edited_at: None,
+        revoked_at: None,
+        reactions: vec![],
+    })
+}
+
+/// The chat by phone number where both of its names are known, so that one chat has one name.
+fn chat(source: &MessageSource) -> Option<Jid> {
+    let other = if source.is_from_me { &source.recipient_alt } else { &source.sender_alt };
+    match other {
+        Some(alt) if !source.is_group && source.chat.is_lid() && alt.is_pn() => jid(alt),
+        _ => jid(&source.chat),
+    }
+}
+
+fn sender(source: &MessageSource) -> Option<Jid> {
+    match &source.sender_alt {
+        Some(alt) if source.sender.is_lid() && alt.is_pn() => jid(alt),
+        _ => jid(&source.sender),
+    }
+}
+
+fn kind(base: &wa::Message) -> Option<MessageType> {
+    let kind = if base.conversation.is_some() || base.extended_text_message.is_set() {
+        MessageType::Text
+    } else if base.image_message.is_set() {
+        MessageType::Image
+    } else if base.audio_message.is_set() {
+        MessageType::Audio
+    } else if base.video_message.is_set() || base.ptv_message.is_set() {
+        MessageType::Video
+    } else if base.document_message.is_set() {
+        MessageType::Document
+    } else if base.sticker_message.is_set() {
+        MessageType::Sticker
+    } else if base.location_message.is_set() || base.live_location_message.is_set() {
+        MessageType::Location
+    } else if base.contact_message.is_set() || base.contacts_array_message.is_set() {
+        MessageType::Contact
+    } else if base.poll_creation_message.is_set()
+        || base.poll_creation_message_v2.is_set()
+        || base.poll_creation_message_v3.is_set()
+    {
+        MessageType::Poll
+    } else if base.protocol_message.is_set() || base.sender_key_distribution_message.is_set() {
+        return None;
+    } else {
+        MessageType::Other
+    };
+    Some(kind)
+}
+
+fn media(base: &wa::Message) -> Option<Media> {
+    let (mime_type, size, sha256, file_name) = if let Some(m) = base.image_message.as_option() {
+        (&m.mimetype, m.file_length, &m.file_sha256, None)
+    } else if let Some(m) = base.audio_message.as_option() {
+        (&m.mimetype, m.file_length, &m.file_sha256, None)
+    } else if let Some(m) = base.video_message.as_option().or(base.ptv_message.as_option()) {
+        (&m.mimetype, m.file_length, &m.file_sha256, None)
+    } else if let Some(m) = base.document_message.as_option() {
+        (&m.mimetype, m.file_length, &m.file_sha256, m.file_name.clone())
+    } else if let Some(m) = base.sticker_message.as_option() {
+        (&m.mimetype, m.file_length, &m.file_sha256, None)
+    } else {
+        return None;
+    };
+    Some(Media { mime_type: mime_type.clone(), size, file_name, sha256: sha256.as_ref().map(hex::encode), url: None })
+}
+
+fn context(base: &wa::Message) -> Option<&wa::ContextInfo> {
+    if let Some(m) = base.extended_text_message.as_option() {
+        return m.context_info.as_option();
+    }
+    if let Some(m) = base.image_message.as_option() {
+        return m.context_info.as_option();
+    }
+    if let Some(m) = base.video_message.as_option() {
+        return m.context_info.as_option();
+    }
+    if let Some(m) = base.audio_message.as_option() {
+        return m.context_info.as_option();
+    }
+    base.document_message.as_option().and_then(|m| m.context_info.as_option())
+}

@@ -1,0 +1,185 @@
+//! From the library's events to ours.
+
+use super::{Ack, Observer, Receipt, SendFailure, content};
+use crate::session::state::ClientEvent;
+use async_trait::async_trait;
+use rookery_protocol::{DeviceId, Timestamp};
+use rookery_storage::ReceiptKind;
+use std::{sync::Arc, time::Duration};
+use whatsapp_rust::{
+    Client, InboundDurabilityHook, SendError,
+    types::durability_hook::InboundMessage,
+    wacore::types::{
+        events::{Event, EventHandler, EventInterest, EventKind},
+        presence::ReceiptType,
+    },
+};
+
+/// Longer bans are looked at again after this time.
+const LONGEST_BAN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What the adapter listens to: every kind costs a dispatch, so only what is used.
+const KINDS: [EventKind; 19] = [
+    EventKind::Connected,
+    EventKind::Disconnected,
+    EventKind::PairSuccess,
+    EventKind::PairError,
+    EventKind::LoggedOut,
+    EventKind::PairingQrCode,
+    EventKind::PairingQrCodesExhausted,
+    EventKind::PairPasskeyRequest,
+    EventKind::ClientOutdated,
+    EventKind::Messages,
+    EventKind::Receipt,
+    EventKind::ServerAck,
+    EventKind::UndecryptableMessage,
+    EventKind::SelfPushNameUpdated,
+    EventKind::StreamReplaced,
+    EventKind::TemporaryBan,
+    EventKind::ConnectFailure,
+    EventKind::QrScannedWithoutMultidevice,
+    EventKind::PairPasskeyError,
+];
+
+/// Stands between one client and its observer.
+pub(super) struct Adapter {
+    observer: Arc<dyn Observer>,
+}
+
+impl Adapter {
+    pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
+        Self { observer }
+    }
+
+    /// The client ended without having been told to.
+    pub(super) fn ended(&self) {
+        self.observer.event(ClientEvent::Ended);
+    }
+
+    pub(super) fn handler(self: Arc<Self>) -> Handler {
+        Handler(self)
+    }
+
+    pub(super) fn hook(self: Arc<Self>) -> Hook {
+        Hook(self)
+    }
+
+    fn on_event(&self, event: &Event) {
+        match event {
+            Event::Messages(batch) if !batch.hook_committed => {
+                let rows: Vec<_> = batch.iter().filter_map(|m| content::row(&m.message, &m.info)).collect();
+                if !rows.is_empty() {
+                    self.observer.stray(rows);
+                }
+            }
+            Event::UndecryptableMessage(lost) => {
+                if let Some(row) = content::undecryptable(&lost.info) {
+                    self.observer.stray(vec![row]);
+                }
+            }
+            Event::Receipt(receipt) => self.on_receipt(receipt),
+            Event::ServerAck(ack) if ack.class.as_deref() == Some("message") => {
+                let outcome = ack.error.clone().map_or(Ack::Accepted, Ack::Refused);
+                self.observer.ack(&ack.id, outcome);
+            }
+            other => {
+                if let Some(event) = client_event(other) {
+                    self.observer.event(event);
+                }
+            }
+        }
+    }
+
+    fn on_receipt(&self, receipt: &whatsapp_rust::wacore::types::events::Receipt) {
+        let kind = match receipt.r#type {
+            ReceiptType::Delivered | ReceiptType::Inactive => ReceiptKind::Delivered,
+            ReceiptType::Read => ReceiptKind::Read,
+            ReceiptType::Played => ReceiptKind::Played,
+            _ => return,
+        };
+        if receipt.source.is_from_me {
+            return;
+        }
+        let Some(chat) = content::jid(&receipt.source.chat) else { return };
+        let ids: Vec<_> = receipt.message_ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let at = Timestamp::from_micros(receipt.timestamp.timestamp_micros());
+        self.observer.receipt(Receipt { chat, ids, kind, at });
+    }
+}
+
+fn client_event(event: &Event) -> Option<ClientEvent> {
+    Some(match event {
+        Event::Connected(_) => ClientEvent::Connected { push_name: None },
+        Event::Disconnected(lost) => ClientEvent::Disconnected(format!("connection lost: {}", lost.reason)),
+        Event::PairSuccess(pair) => {
+            let phone = pair.id.user_base();
+            match DeviceId::new(phone, pair.id.device) {
+                Ok(device) => ClientEvent::Paired { device, lid: content::jid(&pair.lid) },
+                Err(error) => ClientEvent::PairFailed(format!("unexpected device id: {error}")),
+            }
+        }
+        Event::PairError(pair) => ClientEvent::PairFailed(pair.error.clone()),
+        Event::QrScannedWithoutMultidevice(_) => {
+            ClientEvent::PairFailed("the phone's WhatsApp is too old to link devices".into())
+        }
+        Event::PairingQrCode(qr) => ClientEvent::Qr { code: qr.code.clone(), valid_for: qr.timeout },
+        Event::PairingQrCodesExhausted(_) => ClientEvent::QrExhausted,
+        Event::PairPasskeyRequest(_) => ClientEvent::PasskeyRequired,
+        Event::PairPasskeyError(_) => ClientEvent::PairFailed("the account asks for a passkey".into()),
+        Event::LoggedOut(out) => ClientEvent::LoggedOut(format!("logged out by WhatsApp ({:?})", out.reason)),
+        Event::StreamReplaced(_) => ClientEvent::Replaced,
+        Event::SelfPushNameUpdated(name) => ClientEvent::PushName(name.new_name.clone()),
+        Event::ClientOutdated(_) => {
+            ClientEvent::Refused("WhatsApp refuses this client version; set whatsapp.version or upgrade".into())
+        }
+        Event::TemporaryBan(ban) => {
+            let lasts = ban.expire.to_std().unwrap_or_default().min(LONGEST_BAN);
+            let why = format!("WhatsApp has banned the account for {} s: {}", lasts.as_secs(), ban.code);
+            ClientEvent::Banned { lasts, why }
+        }
+        Event::ConnectFailure(failure) if failure.reason.should_reconnect() => {
+            ClientEvent::Disconnected(format!("WhatsApp is unavailable ({:?})", failure.reason))
+        }
+        Event::ConnectFailure(failure) => {
+            ClientEvent::Refused(format!("WhatsApp refused the connection ({:?})", failure.reason))
+        }
+        _ => return None,
+    })
+}
+
+/// What a failed send means for the message.
+pub(super) fn send_failure(error: &SendError) -> SendFailure {
+    match error {
+        SendError::NotLoggedIn => SendFailure::NotConnected,
+        SendError::Client(inner) if inner.is_transport_unavailable() => SendFailure::NotConnected,
+        SendError::InvalidRequest(why) => SendFailure::Impossible(why.clone()),
+        other => SendFailure::Temporary(other.to_string()),
+    }
+}
+
+/// The adapter as the library's event handler.
+pub(super) struct Handler(Arc<Adapter>);
+
+impl EventHandler for Handler {
+    fn handle_event(&self, event: Arc<Event>) {
+        self.0.on_event(&event);
+    }
+
+    fn interest(&self) -> EventInterest {
+        EventInterest::of(&KINDS)
+    }
+}
+
+/// The adapter as the library's durability hook.
+pub(super) struct Hook(Arc<Adapter>);
+
+#[async_trait]
+impl InboundDurabilityHook for Hook {
+    async fn on_messages(&self, _client: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
+        let rows: Vec<_> = batch.iter().filter_map(|m| content::row(&m.message, &m.info)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.0.observer.store(rows).await
+    }
+}

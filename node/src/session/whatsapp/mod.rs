@@ -1,0 +1,239 @@
+//! The WhatsApp client of a session. No module outside this folder names the library.
+//!
+//! A [`Connector`] (one a process) prepares a [`Client`] (one a session); what the client sees goes to an
+//! [`Observer`]. It knows nothing of actors, HTTP or the session's life.
+
+mod content;
+mod events;
+mod transport;
+
+pub(crate) use content::text_payload;
+pub(crate) use transport::check_endpoint;
+
+use self::{events::Adapter, transport::GatedTransport};
+use super::{admission::Admission, state::ClientEvent};
+use async_trait::async_trait;
+use rookery_protocol::{Jid, MessageId, Timestamp};
+use rookery_storage::{DeviceBackend, HistoryRow, ReceiptKind};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{oneshot, watch};
+use whatsapp_rust::{
+    SendOptions, TokioRuntime,
+    bot::Bot,
+    http::UreqHttpClient,
+    pair_code::PairCodeOptions,
+    waproto::{codec, whatsapp::device_props::PlatformType},
+};
+
+/// How long the library may take to hand a stanza to the socket.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a pairing code may take, the wait for the socket included.
+const PAIRING_CODE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client may take to flush and close before it is aborted.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long WhatsApp may take to confirm that a link ends.
+const LOGOUT_TIMEOUT: Duration = Duration::from_secs(8);
+/// The largest body that is downloaded into memory.
+const MAX_BODY_BYTES: u64 = 64 << 20;
+
+/// What the server said of a sent message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ack {
+    /// Accepted.
+    Accepted,
+    /// Refused, with the server's code.
+    Refused(String),
+}
+
+/// A receipt for messages of ours.
+#[derive(Clone, Debug)]
+pub(crate) struct Receipt {
+    /// The chat of the messages.
+    pub chat: Jid,
+    /// Their ids.
+    pub ids: Vec<MessageId>,
+    /// The stage they have reached.
+    pub kind: ReceiptKind,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Who hears what a client sees. All but [`Observer::store`] must return at once.
+#[async_trait]
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// Something happened to the connection or the link.
+    fn event(&self, event: ClientEvent);
+    /// The server answered a sent message.
+    fn ack(&self, id: &str, ack: Ack);
+    /// A receipt for messages of ours came.
+    fn receipt(&self, receipt: Receipt);
+    /// Messages came that wait for no acknowledgement of ours.
+    fn stray(&self, messages: Vec<HistoryRow>);
+    /// Makes messages durable. Only when it succeeds are they acknowledged; otherwise they come again.
+    async fn store(&self, messages: Vec<HistoryRow>) -> anyhow::Result<()>;
+}
+
+/// Why a message could not be handed to WhatsApp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SendFailure {
+    /// There is no connection; nothing was sent.
+    NotConnected,
+    /// It can never be sent.
+    Impossible(String),
+    /// It may work when tried again.
+    Temporary(String),
+}
+
+/// Settings that all clients of a process share.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientSettings {
+    /// The address of the WebSocket endpoint.
+    pub url: String,
+    /// The version of WhatsApp Web to claim; without it the client asks WhatsApp for the current one.
+    pub version: Option<(u32, u32, u32)>,
+    /// The name shown on the phone under linked devices.
+    pub device_name: String,
+    /// How many one-time prekeys a device uploads at a time.
+    pub prekeys: usize,
+}
+
+/// Starts clients.
+pub(crate) struct Connector {
+    settings: ClientSettings,
+    transport: Arc<GatedTransport>,
+    http: UreqHttpClient,
+}
+
+impl Connector {
+    /// A connector whose clients open their connections only as `admission` allows.
+    pub(crate) fn new(settings: ClientSettings, admission: Admission) -> Self {
+        let transport = Arc::new(GatedTransport::new(&settings.url, admission));
+        let http = UreqHttpClient::new().with_max_body_bytes(MAX_BODY_BYTES);
+        Self { settings, transport, http }
+    }
+
+    /// Prepares a client on the key material of `backend`. Once started it connects, keeps connected, and pairs
+    /// when the device is not linked yet.
+    pub(crate) async fn prepare(
+        &self,
+        backend: DeviceBackend,
+        observer: Arc<dyn Observer>,
+    ) -> anyhow::Result<Prepared> {
+        let adapter = Arc::new(Adapter::new(observer));
+        let props = whatsapp_rust::wacore::store::DevicePropsOverride::new()
+            .with_os(self.settings.device_name.clone())
+            .with_platform_type(PlatformType::CHROME);
+        let mut builder = Bot::builder()
+            .with_backend_arc(Arc::new(backend))
+            .with_transport_factory(Arc::clone(&self.transport).factory())
+            .with_http_client(self.http.clone())
+            .with_runtime(TokioRuntime)
+            .with_device_props(props)
+            .with_wanted_pre_key_count(self.settings.prekeys)
+            .with_inbound_durability_hook(Arc::clone(&adapter).hook())
+            .with_event_handler(Arc::clone(&adapter).handler())
+            .skip_history_sync();
+        if let Some(version) = self.settings.version {
+            builder = builder.with_version(version);
+        }
+        let bot = builder.build().await?;
+        // Without it senders see one grey tick for as long as the session does not show itself online, and
+        // online it would silence the phone's notifications.
+        bot.client().set_force_active_delivery_receipts(true);
+        Ok(Prepared { bot, adapter })
+    }
+}
+
+/// A client that is not connected yet.
+pub(crate) struct Prepared {
+    bot: Bot,
+    adapter: Arc<Adapter>,
+}
+
+impl Prepared {
+    /// The way to WhatsApp through the client once it is connected.
+    pub(crate) fn line(&self) -> Line {
+        Line(self.bot.client())
+    }
+
+    /// Connects.
+    pub(crate) fn start(self) -> Client {
+        let Self { bot, adapter } = self;
+        let inner = bot.client();
+        let (stop, mut stopped) = watch::channel(false);
+        let (done, ended) = oneshot::channel();
+        let mut handle = bot.spawn();
+        tokio::spawn(async move {
+            let told = tokio::select! {
+                () = &mut handle => false,
+                _ = stopped.wait_for(|stop| *stop) => true,
+            };
+            if !told {
+                adapter.ended();
+            } else if tokio::time::timeout(SHUTDOWN_TIMEOUT, handle.shutdown()).await.is_err() {
+                tracing::warn!("a client did not close in time and was aborted");
+            }
+            let _ = done.send(());
+        });
+        Client { inner, stop, ended }
+    }
+}
+
+/// A running client. Dropping it closes it, too, but nobody knows when.
+pub(crate) struct Client {
+    inner: Arc<whatsapp_rust::Client>,
+    stop: watch::Sender<bool>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Client {
+    /// Flushes, closes the socket and waits until both are done.
+    pub(crate) async fn shutdown(self) {
+        let _ = self.stop.send(true);
+        let _ = self.ended.await;
+    }
+
+    /// Tells WhatsApp that the link ends, then shuts down.
+    pub(crate) async fn log_out(self) {
+        if tokio::time::timeout(LOGOUT_TIMEOUT, self.inner.logout()).await.is_err() {
+            tracing::warn!("WhatsApp did not confirm the end of a link in time");
+        }
+        self.shutdown().await;
+    }
+}
+
+/// The way to WhatsApp through a running client. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Line(Arc<whatsapp_rust::Client>);
+
+impl Line {
+    /// Encrypts an encoded message and hands it to the socket under the given id. The server's answer comes
+    /// through [`Observer::ack`].
+    pub(crate) async fn send(&self, chat: &Jid, payload: &[u8], id: &MessageId) -> Result<(), SendFailure> {
+        let to = chat.as_str().parse::<whatsapp_rust::Jid>();
+        let to = to.map_err(|error| SendFailure::Impossible(format!("bad recipient: {error}")))?;
+        let message = codec::message_decode(payload)
+            .map_err(|error| SendFailure::Impossible(format!("stored message cannot be read: {error}")))?;
+        let options = SendOptions::default().with_message_id(id.as_str());
+        let sending = self.0.send_message_with_options(to, message, options);
+        match tokio::time::timeout(SEND_TIMEOUT, sending).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(events::send_failure(&error)),
+            Err(_) => Err(SendFailure::Temporary("no answer in time".into())),
+        }
+    }
+
+    /// Asks for a code that links this device when it is typed on the phone: `ABCD-EFGH`.
+    pub(crate) async fn pairing_code(&self, phone: &str) -> anyhow::Result<String> {
+        let options = PairCodeOptions { phone_number: phone.to_owned(), ..PairCodeOptions::default() };
+        let code = tokio::time::timeout(PAIRING_CODE_TIMEOUT, async {
+            self.0.wait_for_socket(PAIRING_CODE_TIMEOUT).await?;
+            self.0.cancel_pair_code().await;
+            anyhow::Ok(self.0.pair_with_code(options).await?)
+        })
+        .await??;
+        let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect();
+        let (left, right) = plain.split_at_checked(4).unwrap_or((&plain, ""));
+        Ok(format!("{left}-{right}"))
+    }
+}
