@@ -4,6 +4,8 @@
 //! Nothing here knows of sockets, actors or HTTP. An engine is chosen once, at start; everybody else holds a
 //! [`Stores`] of trait objects.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod device;
 pub mod embedded;
 mod error;

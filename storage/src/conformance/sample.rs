@@ -1,0 +1,122 @@
+//! Rows to store.
+
+use crate::{Accepted, Fence, HistoryRow, OutboxRow, SendRecord, SessionRow, Stores, TokenRow};
+use anyhow::{Context, Result};
+use rookery_protocol::{
+    Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
+    api::{MessageType, SessionStatus, StatusChange},
+};
+
+/// The chats of the samples, by number.
+pub(super) fn chat(number: usize) -> Jid {
+    Jid::from_phone(&format!("1555000{number:04}")).expect("it is a phone number")
+}
+
+/// A point in time that many seconds after the samples' beginning.
+pub(super) fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(1_755_000_000 + secs)
+}
+
+/// The same, plus microseconds.
+pub(super) fn at_micros(secs: i64, micros: i64) -> Timestamp {
+    Timestamp::from_micros(at(secs).as_micros() + micros)
+}
+
+/// The sort key of the message that arrived as number `arrival` that many seconds after the beginning.
+pub(super) fn sort_key(secs: i64, arrival: u64) -> u64 {
+    at(secs).as_secs().cast_unsigned() << 20 | arrival
+}
+
+pub(super) fn token(user: UserId, number: i64) -> TokenRow {
+    let id = TokenId::generate();
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(id.as_bytes());
+    TokenRow { id, user_id: user, name: format!("token {number}"), hash, created_at: at(number) }
+}
+
+pub(super) fn session(user: UserId) -> SessionRow {
+    let created_at = at(0);
+    SessionRow {
+        session_id: SessionId::generate(),
+        user_id: user,
+        name: "a session".to_owned(),
+        wanted: true,
+        device: None,
+        lid: None,
+        push_name: None,
+        created_at,
+        connected_at: None,
+        last_error: None,
+        statuses: vec![StatusChange { status: SessionStatus::Starting, at: created_at }],
+    }
+}
+
+/// A new session and the right to write it.
+pub(super) async fn claimed(stores: &Stores) -> Result<Fence> {
+    let row = session(UserId::generate());
+    stores.sessions.create(&row).await?;
+    claim(stores, row.session_id).await
+}
+
+/// The right to write a session, whoever had it before.
+pub(super) async fn claim(stores: &Stores, session: SessionId) -> Result<Fence> {
+    let seen = stores.owners.read(session).await?.context("the session has no owner row")?;
+    Ok(stores.owners.claim(session, &seen, &"node-1".parse()?, Incarnation::generate()).await?)
+}
+
+/// A text message that arrived that many seconds after the beginning.
+pub(super) fn inbound(number: u64, chat: &Jid, secs: i64) -> HistoryRow {
+    HistoryRow {
+        sort_key: sort_key(secs, number),
+        message_id: format!("IN{number}").parse().expect("it is an id"),
+        chat: chat.clone(),
+        sender: Some(chat.clone()),
+        from_me: false,
+        kind: MessageType::Text,
+        text: Some(format!("message {number}")),
+        caption: None,
+        media: None,
+        reply_to: None,
+        timestamp: at(secs),
+        sent_at: None,
+        delivered_at: None,
+        read_at: None,
+        played_at: None,
+        failure: None,
+        edited_at: None,
+        revoked_at: None,
+        reactions: Vec::new(),
+    }
+}
+
+/// A text message of our own.
+pub(super) fn outbound(number: u64, chat: &Jid, secs: i64) -> HistoryRow {
+    HistoryRow {
+        message_id: format!("OUT{number}").parse().expect("it is an id"),
+        sender: None,
+        from_me: true,
+        ..inbound(number, chat, secs)
+    }
+}
+
+/// An accepted send; with an idempotency key when there is one.
+pub(super) fn accepted(seq: u64, chat: &Jid, secs: i64, key: Option<[u8; 32]>) -> Accepted {
+    let history = outbound(seq, chat, secs);
+    let record = SendRecord {
+        request_hash: [7; 32],
+        message_id: history.message_id.clone(),
+        to: chat.user().to_owned(),
+        chat: chat.clone(),
+        accepted_at: at(secs),
+        sort_key: history.sort_key,
+    };
+    let outbox = OutboxRow {
+        seq,
+        message_id: history.message_id.clone(),
+        chat: chat.clone(),
+        payload: vec![1, 2, 3].into(),
+        accepted_at: at(secs),
+        sort_key: history.sort_key,
+    };
+    Accepted { outbox, history, idempotency: key.map(|key| (key, record)) }
+}

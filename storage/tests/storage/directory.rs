@@ -1,0 +1,215 @@
+//! A data directory that cannot be used is refused with a clear error, and left as it is.
+
+use super::support;
+use anyhow::{Context, Result};
+use rookery_protocol::{SessionId, Timestamp, UserId};
+use rookery_storage::{SessionRow, StoreError, embedded::OpenError};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn session() -> SessionRow {
+    SessionRow {
+        session_id: SessionId::generate(),
+        user_id: UserId::generate(),
+        name: "x".repeat(1_000),
+        wanted: true,
+        device: None,
+        lid: None,
+        push_name: None,
+        created_at: Timestamp::now(),
+        connected_at: None,
+        last_error: None,
+        statuses: Vec::new(),
+    }
+}
+
+/// A directory with a store that has one session.
+async fn filled(dir: &Path) -> Result<(PathBuf, SessionId)> {
+    let data = dir.join("data");
+    let stores = support::open(&data).await?;
+    let row = session();
+    stores.sessions.create(&row).await?;
+    stores.engine.close().await?;
+    Ok((data, row.session_id))
+}
+
+/// The error of an opening that must fail.
+async fn refused(dir: &Path) -> Result<OpenError> {
+    let error = support::open(dir).await.err().context("it must not open")?;
+    assert!(error.to_string().contains(&*dir.to_string_lossy()), "it names the directory: {error}");
+    Ok(error)
+}
+
+/// Every file below, with its size.
+fn files(dir: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.append(&mut files(&entry.path())?);
+        }
+        found.insert(entry.path(), entry.metadata()?.len());
+    }
+    Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_directory_is_private() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (data, _) = filled(&dir.path().join("deeper")).await?;
+    assert_eq!(fs::metadata(&data)?.permissions().mode() & 0o777, 0o700);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_in_use_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().join("data");
+    let stores = support::open(&data).await?;
+    assert!(matches!(refused(&data).await?, OpenError::Locked { .. }));
+    stores.sessions.create(&session()).await?;
+    stores.engine.close().await?;
+    support::open(&data).await?.engine.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_no_directory_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("file");
+    fs::write(&file, "not ours")?;
+    for place in [file.clone(), file.join("below")] {
+        assert!(matches!(refused(&place).await?, OpenError::Io { .. }));
+    }
+    // Nothing can be made there, by nobody.
+    assert!(matches!(refused(Path::new("/proc/rookery-data")).await?, OpenError::Io { .. }));
+    assert_eq!(fs::read_to_string(&file)?, "not ours");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_peoples_files_are_left_alone() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("letters.txt"), "dear")?;
+    let before = files(dir.path())?;
+    assert!(matches!(refused(dir.path()).await?, OpenError::Foreign { found, .. } if found == "letters.txt"));
+    assert_eq!(files(dir.path())?, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_making_was_cut_short_is_made_anew() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    fs::create_dir_all(dir.path().join("store.new/engine"))?;
+    fs::write(dir.path().join("store.new/engine/version"), "half")?;
+    support::open(dir.path()).await?.engine.close().await?;
+    assert!(!dir.path().join("store.new").exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_format_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (data, id) = filled(dir.path()).await?;
+    let format = data.join("store/FORMAT");
+    let current = fs::read_to_string(&format)?;
+    fs::write(&format, "rookery-store 2\n")?;
+    let before = files(&data)?;
+    assert!(matches!(refused(&data).await?, OpenError::Newer { found: 2, supported: 1, .. }));
+    assert_eq!(files(&data)?, before);
+    fs::write(&format, current)?;
+    let stores = support::open(&data).await?;
+    assert!(stores.sessions.get(id).await?.is_some(), "it is as it was");
+    stores.engine.close().await?;
+    Ok(())
+}
+
+/// What is missing or unreadable is damage, and never taken for a new store.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_reported_and_no_store_is_made() -> Result<()> {
+    let missing = ["store/FORMAT", "store/engine", "store/engine/version", "store/engine/0.jnl"];
+    let overwritten = ["store/FORMAT", "store/engine/version", "store/engine/0.jnl"];
+    let tables = (0..8).map(|table| format!("store/engine/keyspaces/{table}"));
+    let damages = missing.into_iter().map(|name| (name.to_owned(), false));
+    let damages = damages.chain(overwritten.into_iter().map(|name| (name.to_owned(), true)));
+    for (name, overwrite) in damages.chain(tables.map(|name| (name, false))) {
+        let dir = tempfile::tempdir()?;
+        let (data, _) = filled(dir.path()).await?;
+        let path = data.join(&name);
+        if overwrite {
+            fs::write(&path, [0xAB; 4_096])?;
+        } else if path.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path).with_context(|| name.clone())?;
+        }
+        let error = refused(&data).await.with_context(|| format!("{name}, overwritten: {overwrite}"))?;
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{name}: {error}");
+        assert!(matches!(refused(&data).await?, OpenError::Corrupt { .. }), "{name}: and again");
+    }
+    Ok(())
+}
+
+/// The child's directory in [`a_full_disk_loses_nothing`]; its presence makes a process the child.
+const CHILD_DIR: &str = "ROOKERY_FULL_DISK_DIR";
+
+/// The child's files may not grow beyond a limit, which is what a full disk is like. A write that fails is not
+/// acknowledged, later ones are refused, and all that was acknowledged is there afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing() -> Result<()> {
+    if let Ok(dir) = env::var(CHILD_DIR) {
+        return write_until_full(Path::new(&dir)).await;
+    }
+    let dir = tempfile::tempdir()?;
+    let (data, first) = filled(dir.path()).await?;
+    let limited = "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", limited])
+        .arg(env::current_exe()?)
+        .args(["--exact", "storage::directory::a_full_disk_loses_nothing", "--nocapture"])
+        .env(CHILD_DIR, &data)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let acknowledged: Vec<SessionId> =
+        text.lines().filter_map(|line| line.strip_prefix("created ")?.parse().ok()).collect();
+    assert!(acknowledged.len() > 10, "some fitted: {text}");
+
+    let stores = support::open(&data).await?;
+    for id in acknowledged.into_iter().chain([first]) {
+        assert!(stores.sessions.get(id).await?.is_some(), "{id} was acknowledged");
+    }
+    stores.sessions.create(&session()).await?;
+    stores.engine.close().await?;
+    Ok(())
+}
+
+async fn write_until_full(dir: &Path) -> Result<()> {
+    let elsewhere = tempfile::tempdir()?;
+    let fresh = refused(&elsewhere.path().join("data")).await?;
+    assert!(matches!(fresh, OpenError::Io { .. }), "there is no room for a new store: {fresh}");
+
+    let stores = support::open(dir).await?;
+    println!();
+    for _ in 0..100_000 {
+        let row = session();
+        match stores.sessions.create(&row).await {
+            Ok(()) => println!("created {}", row.session_id),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Engine(_)), "its outcome is unknown: {error}");
+                let later = stores.sessions.create(&session()).await;
+                assert!(matches!(later, Err(StoreError::Unavailable(_))), "later ones are refused: {later:?}");
+                assert!(stores.engine.probe().await.is_err());
+                assert!(stores.sessions.list(row.user_id, None, 1).await.is_ok(), "reading goes on");
+                stores.engine.close().await?;
+                return Ok(());
+            }
+        }
+    }
+    anyhow::bail!("the disk was never full")
+}
