@@ -41,10 +41,10 @@ struct RunOptions {
     /// A configuration file over the defaults; see `rookery config`.
     #[arg(long, env = "ROOKERY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the API listens (api.listen).
+    /// Where the API listens (`api.listen`).
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where the embedded database is kept (node.data_dir).
+    /// Where the embedded database is kept (`node.data_dir`).
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
 }

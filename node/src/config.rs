@@ -20,7 +20,6 @@ const OTHER_VARIABLES: [&str; 4] = ["config", "seed", "test_cql", "bench"];
 /// The whole configuration; `config.default.toml` says what each value means.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct Config {
     pub node: NodeConfig,
     pub api: ApiConfig,
@@ -34,7 +33,6 @@ pub(crate) struct Config {
 /// `[node]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct NodeConfig {
     pub id: NodeId,
     pub data_dir: PathBuf,
@@ -44,7 +42,6 @@ pub(crate) struct NodeConfig {
 /// `[api]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct ApiConfig {
     pub listen: SocketAddr,
     pub admin_key: Secret,
@@ -59,7 +56,6 @@ pub(crate) struct ApiConfig {
 /// `[metrics]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct MetricsConfig {
     pub enabled: bool,
     pub listen: String,
@@ -69,7 +65,6 @@ pub(crate) struct MetricsConfig {
 /// `[whatsapp]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct WhatsappConfig {
     pub url: String,
     pub version: String,
@@ -80,7 +75,6 @@ pub(crate) struct WhatsappConfig {
 /// `[sessions]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct SessionsConfig {
     pub login_burst: u32,
     pub logins_per_second: f64,
@@ -95,7 +89,6 @@ pub(crate) struct SessionsConfig {
 /// `[sends]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct SendsConfig {
     pub queue_limit: usize,
     pub wait_ms: u64,
@@ -104,7 +97,6 @@ pub(crate) struct SendsConfig {
 /// `[log]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config.default.toml")]
 pub(crate) struct LogConfig {
     pub format: LogFormat,
     pub filter: String,

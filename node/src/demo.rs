@@ -85,7 +85,7 @@ fn demo_config(options: &Options, simulator: &Handle, data_dir: &Path) -> anyhow
     // The demo shows the contract as existing clients use it: token management needs no key on this machine.
     config.api.open_token_management = config.api.listen.ip().is_loopback();
     if std::env::var_os("ROOKERY_LOG__FILTER").is_none() {
-        config.log.filter = "warn".to_owned();
+        config.log.filter = "warn".into();
     }
     Ok(config)
 }

@@ -218,12 +218,11 @@ impl Sessions {
     /// Removes a session and all its data.
     pub(super) async fn erase(&self, id: SessionId) -> Result<(), SessionError> {
         let _guard = self.stripe(id).lock().await;
-        let fence = match self.close(id, true).await {
-            Some(handle) => handle.fence,
-            None => {
-                let seen = self.env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
-                self.claim(id, &seen).await?
-            }
+        let fence = if let Some(handle) = self.close(id, true).await {
+            handle.fence
+        } else {
+            let seen = self.env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
+            self.claim(id, &seen).await?
         };
         Ok(self.env.stores.sessions.delete(&fence).await?)
     }

@@ -91,7 +91,7 @@ impl Sessions {
         let page = self.env.stores.sessions.list(user, after, limit).await?;
         let rows = page.rows.into_iter().map(|row| match self.find(row.session_id) {
             Some(handle) => self.describe(&handle),
-            None => self.describe_row(row),
+            None => Self::describe_row(row),
         });
         Ok(Page { rows: rows.collect(), next: page.next })
     }
@@ -232,7 +232,7 @@ impl Sessions {
 
     fn describe(&self, handle: &Handle) -> Session {
         let view = handle.view.borrow().clone();
-        let mut session = self.describe_row(view.row.clone());
+        let mut session = Self::describe_row(view.row.clone());
         session.node = Some(self.env.node.clone());
         session.epoch = view.epoch;
         if let (SessionStatus::ScanQrCode, Some(qr)) = (session.status, &view.qr) {
@@ -242,7 +242,7 @@ impl Sessions {
         session
     }
 
-    fn describe_row(&self, row: SessionRow) -> Session {
+    fn describe_row(row: SessionRow) -> Session {
         Session {
             session_id: row.session_id,
             session_name: row.name,

@@ -87,7 +87,7 @@ pub(crate) enum Event {
 }
 
 /// What the actor has to do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Start a client; one that runs is stopped first.
     StartClient,

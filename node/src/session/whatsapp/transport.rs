@@ -53,31 +53,31 @@ impl TransportFactory for ClientTransport {
 pub(crate) enum EndpointError {
     /// No WebSocket address.
     #[error("must be a ws:// or wss:// address")]
-    NotWebSocket,
+    Scheme,
     /// A sandbox build was pointed at something else than a simulator on this machine.
     #[error("this is a sandbox build: it may only connect to a simulator on a loopback address")]
-    NotLoopback,
+    Host,
     /// A real build was pointed at an unencrypted endpoint.
     #[error("must be a wss:// address")]
-    NotEncrypted,
+    Plain,
 }
 
 /// Whether this build may connect to `url`. A sandbox build trusts any certificate, so it must never leave the
 /// machine.
 pub(crate) fn check_endpoint(url: &str) -> Result<(), EndpointError> {
-    let uri: http::Uri = url.parse().map_err(|_| EndpointError::NotWebSocket)?;
+    let uri: http::Uri = url.parse().map_err(|_| EndpointError::Scheme)?;
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
-        return Err(EndpointError::NotWebSocket);
+        return Err(EndpointError::Scheme);
     };
     if !matches!(scheme, "ws" | "wss") {
-        return Err(EndpointError::NotWebSocket);
+        return Err(EndpointError::Scheme);
     }
     if cfg!(feature = "sandbox") {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        return if loopback { Ok(()) } else { Err(EndpointError::NotLoopback) };
+        return if loopback { Ok(()) } else { Err(EndpointError::Host) };
     }
-    if scheme == "wss" { Ok(()) } else { Err(EndpointError::NotEncrypted) }
+    if scheme == "wss" { Ok(()) } else { Err(EndpointError::Plain) }
 }
 
 #[cfg(all(test, feature = "sandbox"))]
