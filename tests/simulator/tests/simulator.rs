@@ -1,0 +1,14 @@
+//! Drives the simulator with real clients, and with clients that misbehave.
+
+#[path = "simulator/bad_input.rs"]
+mod bad_input;
+#[path = "simulator/client.rs"]
+mod client;
+#[path = "simulator/devices.rs"]
+mod devices;
+#[path = "simulator/exchange.rs"]
+mod exchange;
+#[path = "simulator/messaging.rs"]
+mod messaging;
+#[path = "simulator/pairing.rs"]
+mod pairing;
