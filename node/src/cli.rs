@@ -97,5 +97,16 @@ async fn run_node(config: Config) -> anyhow::Result<()> {
 
 /// The runtime of the whole process.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    allow_many_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")
+}
+
+/// A session is a socket, and the system's default of open files is for programs with few: take what it allows.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "limit of open files could not be raised");
+    }
 }

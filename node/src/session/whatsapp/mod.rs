@@ -13,9 +13,13 @@ pub(crate) use transport::check_endpoint;
 use self::{events::Adapter, transport::GatedTransport};
 use super::{admission::Admission, state::ClientEvent};
 use async_trait::async_trait;
-use rookery_protocol::{Jid, MessageId, Timestamp};
+use rookery_protocol::{Jid, JidServer, MessageId, Timestamp};
 use rookery_storage::{DeviceBackend, HistoryRow, ReceiptKind};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{oneshot, watch};
 use whatsapp_rust::{
     SendOptions, TokioRuntime,
@@ -33,6 +37,8 @@ const PAIRING_CODE_TIMEOUT: Duration = Duration::from_secs(20);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long WhatsApp may take to confirm that a link ends.
 const LOGOUT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Recipients of one client that are remembered as being on WhatsApp.
+const MAX_REACHABLE: usize = 4096;
 /// The largest body that is downloaded into memory.
 const MAX_BODY_BYTES: u64 = 64 << 20;
 
@@ -153,7 +159,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// The way to WhatsApp through the client once it is connected.
     pub(crate) fn line(&self) -> Line {
-        Line(self.bot.client())
+        Line(Arc::new(Inner { client: self.bot.client(), reachable: Mutex::default() }))
     }
 
     /// Connects.
@@ -204,9 +210,39 @@ impl Client {
 
 /// The way to WhatsApp through a running client. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Line(Arc<whatsapp_rust::Client>);
+pub(crate) struct Line(Arc<Inner>);
+
+struct Inner {
+    client: Arc<whatsapp_rust::Client>,
+    /// Recipients that are known to be on WhatsApp.
+    reachable: Mutex<HashSet<Jid>>,
+}
 
 impl Line {
+    /// Refuses a user who is not on WhatsApp. Without this the library sends a message to no device at all, and
+    /// the server acknowledges it.
+    async fn check_recipient(&self, chat: &Jid, to: &whatsapp_rust::Jid) -> Result<(), SendFailure> {
+        let known = || self.0.reachable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(chat.server(), JidServer::PhoneNumber | JidServer::Lid) || known().contains(chat) {
+            return Ok(());
+        }
+        if !self.0.client.is_logged_in() {
+            return Err(SendFailure::NotConnected);
+        }
+        let asked = self.0.client.contacts().is_on_whatsapp(std::slice::from_ref(to)).await;
+        let answers =
+            asked.map_err(|error| SendFailure::Temporary(format!("recipient could not be looked up: {error}")))?;
+        if !answers.iter().any(|answer| answer.is_registered) {
+            return Err(SendFailure::Impossible("the recipient is not on WhatsApp".into()));
+        }
+        let mut known = known();
+        if known.len() >= MAX_REACHABLE {
+            known.clear();
+        }
+        known.insert(chat.clone());
+        Ok(())
+    }
+
     /// Encrypts an encoded message and hands it to the socket under the given id. The server's answer comes
     /// through [`Observer::ack`].
     pub(crate) async fn send(&self, chat: &Jid, payload: &[u8], id: &MessageId) -> Result<(), SendFailure> {
@@ -215,21 +251,22 @@ impl Line {
         let message = codec::message_decode(payload)
             .map_err(|error| SendFailure::Impossible(format!("stored message cannot be read: {error}")))?;
         let options = SendOptions::default().with_message_id(id.as_str());
-        let sending = self.0.send_message_with_options(to, message, options);
-        match tokio::time::timeout(SEND_TIMEOUT, sending).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(events::send_failure(&error)),
-            Err(_) => Err(SendFailure::Temporary("no answer in time".into())),
-        }
+        let sending = async {
+            self.check_recipient(chat, &to).await?;
+            let sent = self.0.client.send_message_with_options(to, message, options).await;
+            sent.map(|_| ()).map_err(|error| events::send_failure(&error))
+        };
+        let in_time = tokio::time::timeout(SEND_TIMEOUT, sending).await;
+        in_time.unwrap_or_else(|_| Err(SendFailure::Temporary("no answer in time".into())))
     }
 
     /// Asks for a code that links this device when it is typed on the phone: `ABCD-EFGH`.
     pub(crate) async fn pairing_code(&self, phone: &str) -> anyhow::Result<String> {
         let options = PairCodeOptions { phone_number: phone.to_owned(), ..PairCodeOptions::default() };
         let code = tokio::time::timeout(PAIRING_CODE_TIMEOUT, async {
-            self.0.wait_for_socket(PAIRING_CODE_TIMEOUT).await?;
-            self.0.cancel_pair_code().await;
-            anyhow::Ok(self.0.pair_with_code(options).await?)
+            self.0.client.wait_for_socket(PAIRING_CODE_TIMEOUT).await?;
+            self.0.client.cancel_pair_code().await;
+            anyhow::Ok(self.0.client.pair_with_code(options).await?)
         })
         .await??;
         let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect();
