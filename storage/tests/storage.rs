@@ -4,5 +4,6 @@ mod storage {
     mod conformance;
     mod crash;
     mod directory;
+    mod load;
     mod support;
 }

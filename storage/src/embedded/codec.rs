@@ -74,3 +74,156 @@ pub(super) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8]
         None => Err(StoreError::Corrupt { what, detail: "it is empty".to_owned() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rookery_protocol::{
+        Epoch, Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
+        api::{Media, MessageType, Reaction, SessionStatus, StatusChange},
+    };
+    use std::fmt::Debug;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn jid(text: &str) -> Jid {
+        text.parse().unwrap()
+    }
+
+    fn message() -> HistoryRow {
+        HistoryRow {
+            sort_key: 5 << 20 | 7,
+            message_id: "3EB0".parse().unwrap(),
+            chat: jid("15550@s.whatsapp.net"),
+            sender: Some(jid("1@lid")),
+            from_me: false,
+            kind: MessageType::Undecryptable,
+            text: Some("text".to_owned()),
+            caption: None,
+            media: Some(Media {
+                mime_type: Some("a/b".to_owned()),
+                size: Some(300),
+                file_name: None,
+                sha256: None,
+                url: None,
+            }),
+            reply_to: Some("A".parse().unwrap()),
+            timestamp: at(5),
+            sent_at: None,
+            delivered_at: Some(at(6)),
+            read_at: None,
+            played_at: None,
+            failure: None,
+            edited_at: None,
+            revoked_at: None,
+            reactions: vec![Reaction { sender: jid("1@lid"), emoji: "x".to_owned(), timestamp: at(1) }],
+        }
+    }
+
+    fn session() -> SessionRow {
+        SessionRow {
+            session_id: SessionId::from_bytes([1; 16]),
+            user_id: UserId::from_bytes([2; 16]),
+            name: "n".to_owned(),
+            wanted: true,
+            device: Some("15550:3".parse().unwrap()),
+            lid: None,
+            push_name: None,
+            created_at: at(1),
+            connected_at: Some(at(2)),
+            last_error: None,
+            statuses: vec![StatusChange { status: SessionStatus::Failed, at: at(3) }],
+        }
+    }
+
+    /// The stored form, which must be these bytes, and from which the row must come back.
+    fn pinned<R: Row + Debug + PartialEq>(row: &R, expected: &str) {
+        let stored = encode(row);
+        let hex = stored.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        assert_eq!(hex, expected, "the format of a stored {} has changed; it needs a new version", R::NAME);
+        assert_eq!(decode::<R>(&stored).unwrap(), *row);
+    }
+
+    #[test]
+    fn formats_are_pinned() {
+        pinned(&Format(1), "0101");
+        pinned(&Place(300), "01ac02");
+        let node = Some(("n".parse().unwrap(), Incarnation(9)));
+        pinned(&Owner { epoch: Epoch(3), node }, "010301016e09");
+        let token = TokenRow {
+            id: TokenId::from_bytes([1; 16]),
+            user_id: UserId::from_bytes([2; 16]),
+            name: "n".to_owned(),
+            hash: [3; 32],
+            created_at: at(1),
+        };
+        pinned(
+            &token,
+            "0110010101010101010101010101010101011002020202020202020202020202020202016e0303030303030303\
+             03030303030303030303030303030303030303030303030380897a",
+        );
+        pinned(
+            &session(),
+            "0110010101010101010101010101010101011002020202020202020202020202020202016e0101073135353530\
+             3a33000080897a018092f401000108809bee02",
+        );
+        let outbox = OutboxRow {
+            seq: 1,
+            message_id: "A".parse().unwrap(),
+            chat: jid("1@lid"),
+            payload: vec![1, 2].into(),
+            accepted_at: at(1),
+            sort_key: 2,
+        };
+        pinned(&outbox, "010101410531406c696402010280897a02");
+        let record = SendRecord {
+            request_hash: [4; 32],
+            message_id: "A".parse().unwrap(),
+            to: "1".to_owned(),
+            chat: jid("1@lid"),
+            accepted_at: at(1),
+            sort_key: 2,
+        };
+        pinned(
+            &record,
+            "010404040404040404040404040404040404040404040404040404040404040404014101310531406c69648089\
+             7a02",
+        );
+        pinned(
+            &message(),
+            "018780c002043345423014313535353040732e77686174736170702e6e6574010531406c6964000a0104746578\
+             7400010103612f6201ac0200000001014180ade204000180b6dc050000000000010531406c6964017880897a",
+        );
+    }
+
+    #[test]
+    fn other_versions_and_lengths_are_damage() {
+        let stored = encode(&message());
+        let mut newer = stored.clone();
+        newer[0] = VERSION + 1;
+        for damaged in [&newer, &stored[..stored.len() - 1], &[stored.as_slice(), &[0]].concat(), &[]] {
+            assert!(matches!(decode::<HistoryRow>(damaged), Err(StoreError::Corrupt { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_panic(bytes: Vec<u8>) {
+            let stored = wrap(&bytes);
+            prop_assert_eq!(strip(&stored, "bytes").unwrap(), &bytes);
+            let _ = (decode::<HistoryRow>(&stored), decode::<SessionRow>(&stored), decode::<TokenRow>(&stored));
+            let _ = (decode::<Owner>(&stored), decode::<OutboxRow>(&stored), decode::<SendRecord>(&stored));
+        }
+
+        #[test]
+        fn a_damaged_row_is_an_error_or_a_row(at: prop::sample::Index, byte: u8) {
+            let mut stored = encode(&message());
+            let at = at.index(stored.len());
+            stored[at] = byte;
+            let _ = decode::<HistoryRow>(&stored);
+        }
+    }
+}

@@ -192,3 +192,76 @@ impl<'a> Transaction<'a> {
         self.undo.push((table, key, before));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::Options;
+
+    const TABLE: Table = Table::Keys;
+
+    fn keys(rows: &[Pair]) -> Vec<&[u8]> {
+        rows.iter().map(|(key, _)| key.as_ref()).collect()
+    }
+
+    fn put(transaction: &mut Transaction<'_>, key: &str, value: &str) {
+        transaction.put(TABLE, key.into(), value.into()).unwrap();
+    }
+
+    #[test]
+    fn operations_see_what_went_before_and_a_failed_one_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Options::new(dir.path())).unwrap();
+        let (mut changes, mut leaving) = (Changes::default(), HashSet::new());
+        let mut transaction = Transaction::new(&database, &mut changes, &mut leaving);
+        for key in ["ka", "kb", "kc"] {
+            put(&mut transaction, key, "stored");
+        }
+        database.commit(std::mem::take(&mut changes).into_rows()).unwrap();
+
+        let mut first = Transaction::new(&database, &mut changes, &mut leaving);
+        put(&mut first, "kb", "first");
+        put(&mut first, "kd", "first");
+        first.delete(TABLE, "ka".into());
+
+        let mut failed = Transaction::new(&database, &mut changes, &mut leaving);
+        assert_eq!(failed.get(TABLE, b"kb").unwrap().as_deref(), Some(&b"first"[..]));
+        assert_eq!(failed.get(TABLE, b"ka").unwrap(), None);
+        put(&mut failed, "kb", "failed");
+        put(&mut failed, "kb", "failed twice");
+        put(&mut failed, "ka", "failed");
+        put(&mut failed, "ke", "failed");
+        failed.delete(TABLE, "kc".into());
+        assert_eq!(keys(&failed.prefix(TABLE, b"k", None, 9).unwrap()), [b"ka", b"kb", b"kd", b"ke"]);
+        failed.roll_back();
+
+        let second = Transaction::new(&database, &mut changes, &mut leaving);
+        assert_eq!(keys(&second.prefix(TABLE, b"k", None, 9).unwrap()), [b"kb", b"kc", b"kd"]);
+        assert_eq!(keys(&second.prefix(TABLE, b"k", None, 2).unwrap()), [b"kb", b"kc"], "what is gone does not count");
+        assert_eq!(keys(&second.prefix(TABLE, b"k", Some(b"kb"), 2).unwrap()), [b"kc", b"kd"]);
+        assert_eq!(second.get(TABLE, b"kb").unwrap().as_deref(), Some(&b"first"[..]));
+        database.commit(changes.into_rows()).unwrap();
+        let rows: Result<Vec<Pair>, _> = database.view().prefix(TABLE, b"k", None).collect();
+        assert_eq!(keys(&rows.unwrap()), [b"kb", b"kc", b"kd"]);
+    }
+
+    #[test]
+    fn empty_and_inverted_ranges_have_no_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Options::new(dir.path())).unwrap();
+        let (mut changes, mut leaving) = (Changes::default(), HashSet::new());
+        let mut transaction = Transaction::new(&database, &mut changes, &mut leaving);
+        put(&mut transaction, "b", "");
+        let (b, c) = (&b"b"[..], &b"c"[..]);
+        for (from, until) in [
+            (Bound::Included(c), Bound::Included(b)),
+            (Bound::Included(b), Bound::Excluded(b)),
+            (Bound::Excluded(b), Bound::Excluded(b)),
+            (Bound::Excluded(c), Bound::Excluded(b)),
+        ] {
+            assert!(transaction.range(TABLE, from, until, 9).unwrap().is_empty());
+            assert_eq!(database.view().range(TABLE, from, until).count(), 0);
+        }
+        assert_eq!(transaction.range(TABLE, Bound::Included(b), Bound::Included(b), 9).unwrap().len(), 1);
+    }
+}
