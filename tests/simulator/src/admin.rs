@@ -28,6 +28,7 @@ pub const ROUTES: &str = "\
 POST /scan?phone=                  body: a client's QR code; answers `number:device`
 POST /code?phone=                  body: the pairing code that a client shows
 POST /inject?from=&to=             body: a text that the phone `from` sends; answers the message id
+POST /burst?from=&to=&count=       the same, so many times as fast as the phone can
 POST /history?phone=&chats=&msgs=  the phone gives its companions a chunk of history
 POST /read?phone=&id=              the phone reads a message: its sender gets a receipt
 POST /echo?phone=&on=true|false    the phone answers each text with `echo: TEXT`
@@ -48,6 +49,8 @@ GET, DELETE /v/sim/NAME            a medium";
 
 /// Bytes of a body that is not a medium.
 const BODY_BYTES: usize = 128 << 10;
+/// Messages of one burst.
+const BURST: usize = 10_000;
 /// Digits of a phone number.
 const NUMBER_DIGITS: std::ops::RangeInclusive<usize> = 5..=15;
 
@@ -173,6 +176,7 @@ impl Request {
     async fn answer(&self, method: &Method, path: &str) -> Answer {
         match (method.as_str(), path) {
             ("POST", "/code") => self.code().await,
+            ("POST", "/burst") => self.burst().await,
             ("POST", path) if path.starts_with("/mms/") => self.upload(path),
             ("POST", path) if path.starts_with("/fault/") => self.fault(path),
             ("POST", path) => self.verb(path),
@@ -276,6 +280,19 @@ impl Request {
         let (phone, code) = (self.phone("phone")?, self.text()?.to_string());
         let entered = tokio::task::spawn_blocking(move || phone.enter_code(&code)).await;
         entered.map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))??;
+        done()
+    }
+
+    /// Encrypting so many messages takes long as well.
+    async fn burst(&self) -> Answer {
+        let (from, to) = (self.phone("from")?, self.phone("to")?);
+        let (text, count) = (self.text()?.to_string(), self.number("count", 1)?);
+        if count > BURST {
+            return Err(Failure::bad(format!("`count` is more than {BURST}")));
+        }
+        let sending = move || (0..count).try_for_each(|_| from.send_text(to.number(), &text).map(drop));
+        let sent = tokio::task::spawn_blocking(sending).await;
+        sent.map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))??;
         done()
     }
 
