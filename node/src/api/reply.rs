@@ -18,11 +18,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// An answer of some other type.
-pub(super) fn bytes(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<warp::hyper::body::Bytes>,
-) -> Response {
+pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<hyper::body::Bytes>) -> Response {
     let mut response = Response::new(body.into().into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -5,6 +5,7 @@
 use super::{Api, reply, reply::Route, routes, service::metrics_page};
 use crate::{config::ApiConfig, metrics};
 use futures_util::FutureExt;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -21,7 +22,6 @@ use tower_service::Service;
 use tracing::Instrument;
 use warp::{
     http::{HeaderValue, Request},
-    hyper::body::Incoming,
     reply::Response,
 };
 
