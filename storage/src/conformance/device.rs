@@ -55,7 +55,7 @@ async fn record(stores: &Stores) -> Result<()> {
     let mut device = Device::new();
     device.pn = Some("15550001:3@s.whatsapp.net".parse()?);
     device.lid = Some("1000155:3@lid".parse()?);
-    device.push_name = "Rookery".to_owned();
+    "Rookery".clone_into(&mut device.push_name);
     device.next_pre_key_id = 813;
     device.edge_routing_info = Some(vec![0, 127, 128, 255]);
     device.account = Some(Arc::default());

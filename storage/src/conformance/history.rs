@@ -134,7 +134,10 @@ async fn redelivery(stores: &Stores) -> Result<()> {
     stores.history.insert(&fence, vec![first.clone()]).await?;
     let own = sample::outbound(2, &chat, 2);
     stores.history.insert(&fence, vec![own.clone()]).await?;
-    stores.history.receipt(&fence, &chat, &[own.message_id.clone()], ReceiptKind::Read, sample::at(5)).await?;
+    stores
+        .history
+        .receipt(&fence, &chat, std::slice::from_ref(&own.message_id), ReceiptKind::Read, sample::at(5))
+        .await?;
 
     let again = HistoryRow { sort_key: sample::sort_key(9, 9), ..sample::inbound(1, &chat, 9) };
     let edited = HistoryRow {
@@ -187,7 +190,8 @@ async fn receipts(stores: &Stores) -> Result<()> {
     let theirs = HistoryRow { message_id: own.message_id.clone(), ..sample::inbound(3, &phone, 1) };
     let lonely = sample::outbound(4, &phone, 1);
     stores.history.insert(&fence, vec![own.clone(), elsewhere.clone(), theirs.clone(), lonely.clone()]).await?;
-    let id = &[own.message_id.clone()];
+    let ids = vec![own.message_id.clone()];
+    let id = ids.as_slice();
 
     stores.history.receipt(&fence, &phone, id, ReceiptKind::Delivered, sample::at(20)).await?;
     stores.history.receipt(&fence, &phone, id, ReceiptKind::Delivered, sample::at(30)).await?;

@@ -362,7 +362,13 @@ impl<'a> Pair<'a> {
                 let device = device.map(|device| DeviceId::new("15550001", device)).transpose()?;
                 let row = SessionRow { session_id: self.ids[number], device, ..sample::session(self.user) };
                 let result = stores.sessions.update(&fence, &row).await;
-                (result, session.write(&fence, |session| Ok(session.row = Some(row))))
+                (
+                    result,
+                    session.write(&fence, |session| {
+                        session.row = Some(row);
+                        Ok(())
+                    }),
+                )
             }
             Step::Delete(..) => {
                 let result = stores.sessions.delete(&fence).await;
@@ -375,7 +381,13 @@ impl<'a> Pair<'a> {
             Step::Keys(_, _, changes) => keys(&stores, session, &fence, changes).await,
             Step::Clear(_) => {
                 let result = stores.keys.clear(&fence).await;
-                (result, session.write(&fence, |session| Ok(session.keys.clear())))
+                (
+                    result,
+                    session.write(&fence, |session| {
+                        session.keys.clear();
+                        Ok(())
+                    }),
+                )
             }
             Step::Accept(_, _, seq, words, key) => {
                 let history = message((words.0, words.1, words.2, true, words.4));
@@ -402,7 +414,13 @@ impl<'a> Pair<'a> {
                 let kind = [ReceiptKind::Delivered, ReceiptKind::Read, ReceiptKind::Played][usize::from(kind)];
                 let id = sample::outbound(message, &sample::chat(0), 0).message_id;
                 let result = stores.history.receipt(&fence, &sample::chat(chat), &[id], kind, sample::at(secs)).await;
-                (result, session.write(&fence, |session| Ok(session.receipt(chat, message, kind, secs))))
+                (
+                    result,
+                    session.write(&fence, |session| {
+                        session.receipt(chat, message, kind, secs);
+                        Ok(())
+                    }),
+                )
             }
             _ => return Ok(()),
         };
@@ -482,7 +500,7 @@ impl<'a> Pair<'a> {
     }
 
     async fn compare_session(&self, id: SessionId, session: &Session) -> Result<()> {
-        let owner = session.row.is_some().then(|| session.epoch);
+        let owner = session.row.is_some().then_some(session.epoch);
         let found = self.stores.owners.read(id).await?;
         assert_eq!(found.as_ref().map(|owner| owner.epoch), owner);
         assert_eq!(found.and_then(|owner| owner.node).map(|(_, incarnation)| incarnation), session.node);

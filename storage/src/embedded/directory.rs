@@ -18,6 +18,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+use tracing::warn;
 
 /// The format that this version writes, and the newest that it reads.
 pub(super) const FORMAT: u32 = 1;
@@ -33,8 +34,17 @@ const MAGIC: &str = "rookery-store";
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
-    /// Holds the lock for as long as it is open.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for DataDir {
+    /// Closing the file would do, but for a process that is being started just now and has it open as well
+    /// until it runs its own program.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            warn!(dir = %self.path.display(), %error, "the data directory stays locked until the process ends");
+        }
+    }
 }
 
 impl DataDir {
@@ -53,7 +63,7 @@ impl DataDir {
             .open(path.join(LOCK))
             .map_err(failed("open its lock file"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed("lock it")(source)),
         }

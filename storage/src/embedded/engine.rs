@@ -7,7 +7,6 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::time::{Duration, Instant};
-use tokio::task::spawn_blocking;
 
 #[async_trait]
 impl Engine for Embedded {
@@ -27,7 +26,6 @@ impl Engine for Embedded {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        let handle = self.0.clone();
-        spawn_blocking(move || handle.close()).await.map_err(|error| StoreError::Engine(Box::new(error)))?
+        self.0.close().await
     }
 }

@@ -9,13 +9,13 @@ use super::{
 use crate::{StoreError, metrics::record};
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokio::{
     sync::{Semaphore, mpsc::error::TrySendError},
     task::spawn_blocking,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Longer reads that go on at once. More wait.
@@ -105,19 +105,25 @@ impl Handle {
         result
     }
 
-    /// Lets the writer finish what is queued, waits for reads that go on, and closes the files. Blocks.
-    pub(super) fn close(&self) -> Result<(), StoreError> {
+    /// Lets the writer finish what is queued, waits for reads that go on, and closes the files.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
         let open = self.0.open.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Open { database, queue, writer }) = open else { return Ok(()) };
         drop(queue);
-        let end = Instant::now() + self.0.deadline * 2;
-        while !writer.is_finished() || Arc::strong_count(&database) > 1 {
-            if Instant::now() > end {
-                return Err(StoreError::Engine("the database is still busy; it closes when it can".into()));
+        let finish = async move {
+            let ended = spawn_blocking(move || writer.join()).await;
+            while Arc::strong_count(&database) > 1 {
+                sleep(Duration::from_millis(1)).await;
             }
-            thread::sleep(Duration::from_millis(1));
+            // The engine waits for its threads.
+            let closed = spawn_blocking(move || drop(database)).await;
+            matches!((ended, closed), (Ok(Ok(())), Ok(())))
+        };
+        match timeout(self.0.deadline * 2, finish).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Engine("a thread of the database has panicked".into())),
+            Err(_) => Err(StoreError::Engine("the database does not come to an end".into())),
         }
-        writer.join().map_err(|_| StoreError::Engine("the writer has panicked".into()))
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {

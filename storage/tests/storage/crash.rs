@@ -41,12 +41,12 @@ async fn what_was_acknowledged_survives_being_killed() -> Result<()> {
     let mut dir = tempfile::tempdir()?;
     let mut known = Known::default();
     for round in 0..ROUNDS {
-        if round % 20 == 0 {
+        if round % 10 == 0 {
             dir = tempfile::tempdir()?;
             known = Known::default();
         }
         let data = dir.path().join("data");
-        let report = run_and_kill(&data, Duration::from_micros(random.random_range(0..150_000)))?;
+        let report = run_and_kill(&data, Duration::from_micros(random.random_range(0..100_000))).await?;
         acknowledged += known.learn(&report)?;
         if data.exists() {
             known.check(&data).await.with_context(|| format!("round {round}, {:?}", dir.path()))?;
@@ -58,7 +58,7 @@ async fn what_was_acknowledged_survives_being_killed() -> Result<()> {
 }
 
 /// Runs a child, lets it write for as long, kills it, and answers what it reported.
-fn run_and_kill(dir: &Path, time: Duration) -> Result<Vec<String>> {
+async fn run_and_kill(dir: &Path, time: Duration) -> Result<Vec<String>> {
     let mut child = Command::new(env::current_exe()?)
         .args(["--exact", "storage::crash::what_was_acknowledged_survives_being_killed", "--nocapture"])
         .env(CHILD_DIR, dir)
@@ -69,7 +69,7 @@ fn run_and_kill(dir: &Path, time: Duration) -> Result<Vec<String>> {
     let output = BufReader::new(child.stdout.take().context("the output is piped")?);
     let reader = thread::spawn(move || output.lines().map_while(io::Result::ok).collect::<Vec<_>>());
     // The moment of the kill is what is random here; nothing is waited for.
-    thread::sleep(time);
+    tokio::time::sleep(time).await;
     child.kill()?;
     let status = child.wait()?;
     ensure!(!status.success(), "the child ended by itself");
