@@ -170,6 +170,17 @@ impl Account {
         format!("Phone {}", self.number)
     }
 
+    /// Sends a device something that is worth nothing later (presence, chat state): now or never.
+    pub(crate) fn send_volatile(&self, device: u16, node: &Node) {
+        let state = self.state();
+        if let Some(device) = state.devices.get(&device)
+            && device.active
+            && let Some(link) = &device.link
+        {
+            link.send_node(node);
+        }
+    }
+
     /// The device list with its signature, as usync and notifications carry it.
     pub(crate) fn devices_node(&self) -> Node {
         let mut state = self.state();

@@ -95,7 +95,7 @@ async fn handle(
         }
         None => Err(Failure(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".into())),
     };
-    Ok(answer.unwrap_or_else(|failure| failure.response()))
+    Ok(answer.unwrap_or_else(Failure::response))
 }
 
 async fn read(body: impl Stream<Item = Result<impl Buf, warp::Error>>, limit: usize) -> Option<Bytes> {
@@ -161,8 +161,8 @@ fn json(value: &impl Serialize) -> Answer {
     }
 }
 
-fn done() -> Answer {
-    Ok(text("ok"))
+fn done() -> Response<Bytes> {
+    text("ok")
 }
 
 struct Request {
@@ -183,7 +183,7 @@ impl Request {
             ("GET", path) if path.starts_with(media::PATH) => self.download(path),
             ("DELETE", path) if path.starts_with(media::PATH) => {
                 lock(&self.world.media).remove(&path[media::PATH.len()..]);
-                done()
+                Ok(done())
             }
             ("GET", path) => self.view(path),
             _ => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "no such method".into())),
@@ -202,19 +202,19 @@ impl Request {
             "/history" => {
                 let (chats, messages) = (self.number("chats", 3)?, self.number("msgs", 5)?);
                 self.phone("phone")?.send_history(chats, messages)?;
-                done()
+                Ok(done())
             }
             "/read" => {
                 self.phone("phone")?.mark_read(self.required("id")?)?;
-                done()
+                Ok(done())
             }
             "/echo" => {
                 self.phone("phone")?.set_echo(self.on()?);
-                done()
+                Ok(done())
             }
             "/unlink" => {
                 self.phone("phone")?.unlink(self.device()?)?;
-                done()
+                Ok(done())
             }
             _ => Err(not_found()),
         }
@@ -270,7 +270,7 @@ impl Request {
             _ => return Err(not_found()),
         };
         if hit {
-            return done();
+            return Ok(done());
         }
         Err(Failure(StatusCode::NOT_FOUND, "the device has no connection".into()))
     }
@@ -280,7 +280,7 @@ impl Request {
         let (phone, code) = (self.phone("phone")?, self.text()?.to_string());
         let entered = tokio::task::spawn_blocking(move || phone.enter_code(&code)).await;
         entered.map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))??;
-        done()
+        Ok(done())
     }
 
     /// Encrypting so many messages takes long as well.
@@ -293,7 +293,7 @@ impl Request {
         let sending = move || (0..count).try_for_each(|_| from.send_text(to.number(), &text).map(drop));
         let sent = tokio::task::spawn_blocking(sending).await;
         sent.map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))??;
-        done()
+        Ok(done())
     }
 
     fn upload(&self, path: &str) -> Answer {

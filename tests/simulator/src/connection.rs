@@ -154,9 +154,8 @@ where
 {
     let kill = world.stop.child_token();
     let ended = kill.run_until_cancelled(serve_until_closed(&world, socket, kill.clone())).await;
-    match ended {
-        Some(Err(error)) => tracing::debug!(%error, "connection ended"),
-        Some(Ok(())) | None => tracing::debug!("connection ended"),
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "connection ended");
     }
 }
 

@@ -9,12 +9,15 @@ use crate::connection::Link;
 use crate::messages;
 use crate::world::World;
 
+/// Acknowledgements and the connections that they belong to.
+type HeldAcks = Vec<(Arc<Link>, Node)>;
+
 /// Faults that hold for the whole simulator.
 #[derive(Default)]
 pub(crate) struct FaultState {
     refused_login: Mutex<Option<u16>>,
     /// Acknowledgements that are kept back; `None` when they are not.
-    held: Mutex<Option<Vec<(Arc<Link>, Node)>>>,
+    held: Mutex<Option<HeldAcks>>,
 }
 
 impl FaultState {

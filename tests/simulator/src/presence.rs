@@ -62,7 +62,7 @@ pub(crate) fn set_available(world: &Arc<World>, account: &Arc<Account>, availabl
     let presence = presence(account);
     for watcher in watchers {
         if let Some(other) = world.account(&watcher.number) {
-            world.deliver_volatile(&other, watcher.device, &presence);
+            other.send_volatile(watcher.device, &presence);
         }
     }
 }
@@ -79,7 +79,7 @@ pub(crate) fn chat_state(session: &Session, node: &Node) -> Result<(), StanzaErr
     let state = element("chatstate").attr("from", from).apply_content(node.content.clone()).build();
     let companions = contact.state().companions();
     for companion in companions {
-        session.world.deliver_volatile(&contact, companion, &state);
+        contact.send_volatile(companion, &state);
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub(crate) fn attr_is(node: &Node, key: &str, value: &str) -> bool {
 
 /// An attribute as a JID.
 pub(crate) fn jid_of(node: &Node, key: &str) -> Option<Jid> {
-    node.attrs.get(key).and_then(|v| v.to_jid())
+    node.attrs.get(key).and_then(wacore_binary::NodeValue::to_jid)
 }
 
 /// An attribute as a JID that must be there.

@@ -60,9 +60,10 @@ async fn serve(world: &Arc<World>, socket: TcpStream, tls: Option<TlsAcceptor>) 
         return connection::serve(world.clone(), socket).await;
     };
     let handshake = tokio::time::timeout(world.config.handshake_timeout, tls.accept(socket));
-    match world.stop.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(socket))) => connection::serve(world.clone(), socket).await,
-        _ => tracing::debug!("no TLS handshake"),
+    if let Some(Ok(Ok(socket))) = world.stop.run_until_cancelled(handshake).await {
+        connection::serve(world.clone(), socket).await;
+    } else {
+        tracing::debug!("no TLS handshake");
     }
 }
 

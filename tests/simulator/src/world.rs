@@ -147,18 +147,6 @@ impl World {
         }
     }
 
-    /// Sends something that is worth nothing later (presence, chat state): now or never.
-    pub(crate) fn deliver_volatile(&self, account: &Account, device: u16, node: &Node) {
-        let state = account.state();
-        if let Some(device) = state.devices.get(&device)
-            && device.active
-            && let Some(link) = &device.link
-            && let Some(stanza) = encode(node)
-        {
-            link.send(stanza);
-        }
-    }
-
     /// Tells everybody who knows the account's devices that one came or went.
     pub(crate) fn announce_device(self: &Arc<Self>, account: &Arc<Account>, device: u16, added: bool) {
         let (companions, watchers) = {
@@ -192,11 +180,11 @@ impl World {
     }
 
     /// Takes a device away from its account. True when it was there.
-    pub(crate) fn remove_device(self: &Arc<Self>, account: &Arc<Account>, device: u16, told: Option<Node>) -> bool {
+    pub(crate) fn remove_device(self: &Arc<Self>, account: &Arc<Account>, device: u16, told: Option<&Node>) -> bool {
         let removed = account.state().devices.remove(&device);
         let Some(removed) = removed else { return false };
         if let Some(link) = &removed.link {
-            link.say_and_close(told.as_ref(), self.config.close_grace);
+            link.say_and_close(told, self.config.close_grace);
         }
         if removed.bundle.is_some() {
             self.announce_device(account, device, false);

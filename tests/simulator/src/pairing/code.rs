@@ -64,7 +64,7 @@ fn hello(session: &Session, node: &Node, registration: &Node, number: String) ->
 
 /// The user types the code on the phone. Slow: it derives two keys from the code.
 pub(crate) fn enter(world: &World, account: &Account, code: &str) -> Result<(), PhoneError> {
-    let code: String = code.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_uppercase()).collect();
+    let code: String = code.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
     if code.len() != CODE_CHARACTERS {
         return Err(PhoneError::WrongCode("not eight characters".into()));
     }

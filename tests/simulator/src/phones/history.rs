@@ -85,7 +85,7 @@ fn history_message(jid: &str, chat: usize, n: usize, time: u64) -> wa::HistorySy
     let info = wa::WebMessageInfo {
         key: MessageField::some(wa::MessageKey {
             remote_jid: Some(jid.to_string()),
-            from_me: Some(n % 2 == 0),
+            from_me: Some(n.is_multiple_of(2)),
             id: Some(format!("H{chat}-{n}")),
             ..Default::default()
         }),

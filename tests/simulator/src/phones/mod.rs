@@ -191,7 +191,7 @@ impl Phone {
     pub fn unlink(&self, device: u16) -> Result<(), PhoneError> {
         let conflict = element("conflict").attr("type", "device_removed").build();
         let error = element("stream:error").attr("code", 401).children([conflict]).build();
-        if self.world.remove_device(&self.account, device, Some(error)) {
+        if self.world.remove_device(&self.account, device, Some(&error)) {
             Ok(())
         } else {
             Err(PhoneError::UnknownDevice(device))

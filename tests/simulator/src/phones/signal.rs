@@ -192,7 +192,7 @@ impl Endpoint {
         let endpoint = Self {
             sessions: Sessions::default(),
             identities: Identities {
-                pair: IdentityKeyPair::new(IdentityKey::new(identity.public_key.clone()), identity.private_key.clone()),
+                pair: IdentityKeyPair::new(IdentityKey::new(identity.public_key), identity.private_key.clone()),
                 registration,
                 known: HashMap::new(),
             },
