@@ -1,7 +1,7 @@
 //! The WhatsApp library's storage of one device, over the key store of any engine.
 //!
-//! What the library asks for is split by its five traits: [`signal`], [`app_sync`], [`protocol`], [`secrets`]
-//! and [`record`]. Nothing is cached: the library caches what it uses, and a node has thousands of these.
+//! What the library asks for is split by its five traits: `signal`, `app_sync`, `protocol`, `secrets`
+//! and `record`. Nothing is cached: the library caches what it uses, and a node has thousands of these.
 //!
 //! Invariants: a write is durable when it returns. What is read and then written is atomic within the session,
 //! since all its writers are here: a write that depends on what it read runs alone, and plain writes run side
