@@ -75,7 +75,7 @@ impl HistoryStore for Embedded {
     }
 
     async fn last_sort_key(&self, session: SessionId) -> Result<Option<u64>, StoreError> {
-        self.0.read_now("history_last_sort_key", |database| last_sort_key(database, session))
+        self.0.read("history_last_sort_key", move |database| last_sort_key(database, session)).await
     }
 }
 
