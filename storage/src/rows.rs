@@ -185,7 +185,8 @@ pub enum SendOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRow {
     /// Place in the history: server seconds `<< 20 |` count of arrival, unique in the session. A message
-    /// that is delivered again keeps the key of its first delivery.
+    /// that is delivered again keeps the key of its first delivery, and one whose key is taken gets the next free
+    /// one: a count of arrival can come round, or begin anew with a restart, within one second.
     pub sort_key: u64,
     /// WhatsApp's id.
     pub message_id: MessageId,

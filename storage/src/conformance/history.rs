@@ -1,7 +1,7 @@
 //! What [`crate::HistoryStore`] promises.
 
 use super::sample;
-use crate::{HistoryQuery, HistoryRow, ReceiptKind, StoreError, Stores};
+use crate::{HistoryQuery, HistoryRow, ReceiptKind, Stores};
 use anyhow::{Context, Result};
 use rookery_protocol::{
     Jid, MessageId,
@@ -61,7 +61,11 @@ async fn pages(stores: &Stores) -> Result<()> {
     let at_least_one = stores.history.list(session, &HistoryQuery::default()).await?;
     assert_eq!(at_least_one.rows.len(), 1);
     let clash = HistoryRow { message_id: "CLASH".parse()?, ..rows[0].clone() };
-    assert!(matches!(stores.history.insert(&fence, vec![clash]).await, Err(StoreError::Refused(_))));
+    stores.history.insert(&fence, vec![clash.clone()]).await?;
+    let moved = stores.history.get(session, &clash.message_id).await?.remove(0);
+    assert!(moved.sort_key > clash.sort_key, "a place that is taken is left to who has it");
+    assert_eq!(HistoryRow { sort_key: clash.sort_key, ..moved }, clash);
+    assert_eq!(stores.history.get(session, &rows[0].message_id).await?[0], rows[0]);
     Ok(())
 }
 

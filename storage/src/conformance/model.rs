@@ -162,8 +162,10 @@ impl Session {
             ] {
                 *new = [*new, old].into_iter().flatten().min();
             }
-        } else if self.history.contains_key(&row.sort_key) {
-            return Err(StoreError::Refused("another message has this sort key"));
+        } else {
+            while self.history.contains_key(&row.sort_key) {
+                row.sort_key += 1;
+            }
         }
         let sort_key = row.sort_key;
         self.history.insert(sort_key, row);

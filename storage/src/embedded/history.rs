@@ -95,9 +95,10 @@ pub(super) fn upsert(
         transaction.put_row(Table::History, key, &message)?;
         return Ok(sort_key);
     }
-    let key = tables::history(session, message.sort_key);
-    if transaction.get(Table::History, &key)?.is_some() {
-        return Err(StoreError::Refused("another message has this sort key"));
+    let mut key = tables::history(session, message.sort_key);
+    while transaction.get(Table::History, &key)?.is_some() {
+        message.sort_key += 1;
+        key = tables::history(session, message.sort_key);
     }
     transaction.put_row(Table::HistoryById, entry, &Place(message.sort_key))?;
     transaction.put_entry(Table::HistoryByChat, tables::history_in_chat(session, &message.chat, message.sort_key))?;
