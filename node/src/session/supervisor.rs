@@ -1,9 +1,11 @@
 //! Supervises the actors of all sessions on this node: one that fails is started again, with back-off.
 //!
-//! It decides when; [`Sessions`](super::Sessions) knows how. A failure of one session touches no other.
+//! It decides when; [`Sessions`] knows how. A failure of one session touches no other.
 
-use super::actor::SessionActor;
-use super::{Sessions, actor::Arguments, actor::Message};
+use super::{
+    Sessions,
+    actor::{Arguments, Message, SessionActor},
+};
 use crate::metrics;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use rookery_protocol::SessionId;
