@@ -1,0 +1,152 @@
+//! From acceptance to WhatsApp's answer: turn, attempts, outcome.
+
+use super::{Connection, Item, SendDesk};
+use crate::{
+    metrics,
+    session::whatsapp::{Ack, SendFailure},
+};
+use rookery_protocol::{MessageId, Timestamp, api::MessageType};
+use rookery_storage::{OutboxRow, SendOutcome, StoreError};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+
+/// How long WhatsApp may take to answer a message before it is sent again.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a message is tried while there is a connection, before it is given up.
+const ATTEMPTS: u32 = 8;
+/// The first pause after a failed attempt; doubles each time.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// The longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long the store is asked to take an outcome before that is left to the next owner.
+const RESOLVE_ATTEMPTS: u32 = 20;
+
+/// What came back for a message that was handed to a connection.
+enum Answer {
+    Ack(Ack),
+    ConnectionLost,
+    Silence,
+}
+
+impl SendDesk {
+    /// Sends an accepted message when its turn comes, and keeps the outcome. Nothing when the desk closes first:
+    /// the row is still in the outbox then, for the next owner.
+    pub(super) async fn finish(self: &Arc<Self>, item: Item) -> Option<SendOutcome> {
+        let Item { row, turn, done } = item;
+        let outcome = tokio::select! {
+            () = self.closed.cancelled() => None,
+            outcome = async {
+                if let Some(turn) = turn {
+                    // An error means that the one before was never accepted: no reason to wait either.
+                    let _ = turn.await;
+                }
+                Some(self.transmit(&row).await)
+            } => outcome,
+        };
+        if let Some(outcome) = &outcome {
+            let _ = done.send(());
+            self.resolve(&row, outcome).await;
+        }
+        self.leave(&row);
+        outcome
+    }
+
+    /// Sends until WhatsApp has answered or there is no hope.
+    async fn transmit(&self, row: &OutboxRow) -> SendOutcome {
+        let mut failures = 0;
+        loop {
+            let connection = self.connected().await;
+            let ack = self.expect_ack(&row.message_id);
+            let problem = match connection.line.send(&row.chat, &row.payload, &row.message_id).await {
+                Ok(()) => match self.answer(connection.number, ack).await {
+                    Answer::Ack(Ack::Accepted) => return SendOutcome::Sent(Timestamp::now()),
+                    Answer::Ack(Ack::Refused(code)) => return SendOutcome::Failed(refusal(&code)),
+                    Answer::ConnectionLost => continue,
+                    Answer::Silence => "WhatsApp did not acknowledge the message".to_owned(),
+                },
+                Err(SendFailure::NotConnected) => {
+                    // The library knows of the loss before the session does.
+                    tokio::time::sleep(RETRY_MIN).await;
+                    continue;
+                }
+                Err(SendFailure::Impossible(why)) => return SendOutcome::Failed(why),
+                Err(SendFailure::Temporary(why)) => why,
+            };
+            failures += 1;
+            if failures >= ATTEMPTS {
+                return SendOutcome::Failed(problem);
+            }
+            tracing::warn!(session_id = %self.fence.session(), message_id = %row.message_id, failures, problem, "send failed, trying again");
+            tokio::time::sleep(pause(failures)).await;
+        }
+    }
+
+    /// A connection, as soon as there is one.
+    async fn connected(&self) -> Connection {
+        let mut connection = self.connection.clone();
+        let found = connection.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        match found {
+            Some(connection) => connection,
+            // The session's actor is gone; the desk is closed with it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// WhatsApp's answer to what was sent over the connection with this number.
+    async fn answer(&self, number: u64, ack: oneshot::Receiver<Ack>) -> Answer {
+        let mut connection = self.connection.clone();
+        let lost = async {
+            let _ = connection.wait_for(|now| now.as_ref().is_none_or(|now| now.number != number)).await;
+        };
+        tokio::select! {
+            ack = ack => ack.map_or(Answer::ConnectionLost, Answer::Ack),
+            () = lost => Answer::ConnectionLost,
+            () = tokio::time::sleep(ACK_TIMEOUT) => Answer::Silence,
+        }
+    }
+
+    fn expect_ack(&self, id: &MessageId) -> oneshot::Receiver<Ack> {
+        let (tell, hear) = oneshot::channel();
+        self.desk().acks.insert(id.as_str().to_owned(), tell);
+        hear
+    }
+
+    /// Takes in WhatsApp's answer to the message with this id.
+    pub(crate) fn acknowledged(&self, id: &str, ack: Ack) {
+        if let Some(waiting) = self.desk().acks.remove(id) {
+            let _ = waiting.send(ack);
+        }
+    }
+
+    async fn resolve(&self, row: &OutboxRow, outcome: &SendOutcome) {
+        let label = if matches!(outcome, SendOutcome::Sent(_)) { "sent" } else { "failed" };
+        metrics::message("outbound", MessageType::Text, label);
+        for attempt in 0..RESOLVE_ATTEMPTS {
+            match self.stores.outbox.resolve(&self.fence, row.seq, outcome.clone()).await {
+                Ok(()) => return,
+                Err(StoreError::Overloaded) => tokio::time::sleep(Duration::from_millis(50) * (attempt + 1)).await,
+                Err(error) => {
+                    // The next owner sends it again under the same id; WhatsApp and the recipient know it.
+                    tracing::error!(session_id = %self.fence.session(), seq = row.seq, %error, "outcome of a send could not be stored");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// How long to wait after so many failed attempts.
+fn pause(failures: u32) -> Duration {
+    RETRY_MIN.saturating_mul(2_u32.saturating_pow(failures)).min(RETRY_MAX)
+}
+
+/// WhatsApp's refusal in words.
+fn refusal(code: &str) -> String {
+    match code {
+        "463" => {
+            "WhatsApp refused the message (463): the recipient does not accept messages from this account yet".into()
+        }
+        "479" => "WhatsApp refused the message (479): it was not well-formed for the recipient".into(),
+        other => format!("WhatsApp refused the message ({other})"),
+    }
+}
