@@ -6,6 +6,7 @@
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
+    value::Value,
 };
 use rookery_protocol::NodeId;
 use serde::{Deserialize, Serialize};
@@ -156,10 +157,11 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(file));
         }
-        if let Some((name, _)) = std::env::vars().find(|(name, _)| is_misspelt(name)) {
+        let mut names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+        if let Some(name) = names.find(|name| is_misspelt(name)) {
             return Err(ConfigError(format!("{name}: settings are named ROOKERY_<SECTION>__<KEY>")));
         }
-        figment = figment.merge(Env::prefixed("ROOKERY_").filter(|key| key.as_str().contains("__")).split("__"));
+        figment = over_by_environment(figment);
         for (key, value) in &overrides.values {
             figment = figment.merge(Serialized::default(key, value));
         }
@@ -235,10 +237,27 @@ impl Config {
     }
 }
 
+/// Lays the environment over what is configured. A variable is read as a number or a truth value only where the
+/// default is no text: a key of digits alone is still a key.
+fn over_by_environment(figment: Figment) -> Figment {
+    let variables = || Env::prefixed("ROOKERY_").filter(|key| key.as_str().contains("__")).split("__");
+    let texts: Vec<_> = variables()
+        .iter()
+        .map(|(key, value)| (key.into_string(), value))
+        .filter(|(key, _)| matches!(figment.find_value(key), Ok(Value::String(..))))
+        .collect();
+    let mut figment = figment.merge(variables());
+    for (key, value) in texts {
+        figment = figment.merge(Serialized::default(&key, value));
+    }
+    figment
+}
+
 fn is_misspelt(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("ROOKERY_") else { return false };
     let rest = rest.to_ascii_lowercase();
-    !rest.contains("__") && !OTHER_VARIABLES.contains(&rest.as_str())
+    let named = rest.contains("__") && rest.split("__").all(|part| !part.is_empty());
+    !named && !OTHER_VARIABLES.contains(&rest.as_str())
 }
 
 fn one_line(error: &figment::Error) -> String {
@@ -257,7 +276,9 @@ mod tests {
 
     #[test]
     fn variables_without_a_section_are_noticed() {
-        assert!(is_misspelt("ROOKERY_LISTEN"));
+        for name in ["ROOKERY_LISTEN", "ROOKERY_API__", "ROOKERY___LISTEN", "ROOKERY_"] {
+            assert!(is_misspelt(name), "{name}");
+        }
         for name in ["ROOKERY_API__LISTEN", "ROOKERY_SEED", "ROOKERY_CONFIG", "PATH"] {
             assert!(!is_misspelt(name), "{name}");
         }

@@ -1,0 +1,230 @@
+//! Every documented error that a caller can bring about: its status, its code, its form.
+
+use crate::{
+    client::{answer, raw, read_answer},
+    world::{FRIEND, World},
+};
+use reqwest::Method;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+const TEXT: &str = "/api/whatsapp/messages/text";
+
+/// A request's head for [`raw`], with the connection closed after the answer.
+fn head(method: &str, path: &str, token: &str, more: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_are_404_and_wrong_methods_405() {
+    let world = World::start().await;
+    let session = world.create().await;
+    let unknown = [
+        "/",
+        "/api",
+        "/api/",
+        "/api/whatsapp",
+        "/api/whatsapp/sessions/x/y",
+        "/api/whatsapp/sessions//status",
+        "/api/health/x",
+        "/API/health",
+        "/api/whatsapp/messages",
+        "/api/sandbox",
+    ];
+    for path in unknown {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            answer(world.client.request(method, path)).await.error(404, "not_found");
+        }
+    }
+    let one = format!("/api/whatsapp/sessions/{session}");
+    let known = [
+        ("/api/health".to_owned(), vec![Method::GET]),
+        ("/api/health/live".to_owned(), vec![Method::GET]),
+        ("/api/health/ready".to_owned(), vec![Method::GET]),
+        ("/api/test-node-connection".to_owned(), vec![Method::GET]),
+        ("/metrics".to_owned(), vec![Method::GET]),
+        ("/api/api-tokens".to_owned(), vec![Method::GET, Method::DELETE]),
+        ("/api/api-tokens/generate".to_owned(), vec![Method::POST]),
+        (TEXT.to_owned(), vec![Method::POST]),
+        ("/api/whatsapp/sessions".to_owned(), vec![Method::GET, Method::POST]),
+        (one.clone(), vec![Method::GET, Method::DELETE]),
+        (format!("{one}/status"), vec![Method::GET]),
+        (format!("{one}/qr"), vec![Method::GET]),
+        (format!("{one}/disconnect"), vec![Method::DELETE]),
+        (format!("{one}/device"), vec![Method::DELETE]),
+        (format!("{one}/connect"), vec![Method::POST]),
+        (format!("{one}/pairing-code"), vec![Method::POST]),
+        (format!("{one}/messages"), vec![Method::GET]),
+        (format!("{one}/messages/X"), vec![Method::GET]),
+    ];
+    let invented = Method::from_bytes(b"INVENTED").unwrap();
+    for (path, allowed) in known {
+        for method in [Method::GET, Method::POST, Method::DELETE, Method::PUT, Method::PATCH, invented.clone()] {
+            if !allowed.contains(&method) {
+                let refused = answer(world.client.request(method.clone(), &path)).await;
+                assert_eq!(refused.status, 405, "{method} {path}: {}", refused.body);
+                refused.error(405, "method_not_allowed");
+            }
+        }
+    }
+    assert_eq!(world.status(&session).await["session_id"], session.as_str(), "nothing was changed");
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_a_wrong_type_form_or_size_are_refused() {
+    let world = World::with(&[("ROOKERY_API__MAX_BODY_BYTES", "2048")]).await;
+    let post = |path: &str| world.client.request(Method::POST, path);
+    for path in [TEXT, "/api/whatsapp/sessions"] {
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp", ""]
+        {
+            answer(post(path).header("content-type", kind).body("{}")).await.error(415, "unsupported_media_type");
+        }
+        answer(post(path).body("{}")).await.error(415, "unsupported_media_type");
+        for body in
+            ["", "{", "nonsense", "{\"a\":1,}", "[]", "\"text\"", "null", "{\"a\":\"\u{1}\"}", "{}{}", "\u{feff}{}"]
+        {
+            let refused = answer(post(path).header("content-type", "application/json").body(body)).await;
+            assert_eq!(refused.status, 400, "{body:?}: {}", refused.body);
+            refused.error(400, "malformed_request");
+        }
+        let parameters = post(path).header("content-type", "Application/JSON; charset=utf-8").body("{}");
+        answer(parameters).await.error(422, "validation_failed");
+        let large = json!({"session_name": "x", "padding": "x".repeat(2048)});
+        answer(post(path).json(&large)).await.error(413, "payload_too_large");
+    }
+    // One byte decides; also when the length is not announced, or is announced and never comes.
+    let fits = format!("{{\"session_name\":\"fits\",\"padding\":\"{}\"}}", "x".repeat(2048 - 37));
+    assert_eq!(fits.len(), 2048);
+    let json = |body: String| post("/api/whatsapp/sessions").header("content-type", "application/json").body(body);
+    answer(json(fits.clone())).await.expect(201);
+    answer(json(format!("{fits} "))).await.error(413, "payload_too_large");
+    let chunk = "x".repeat(1024);
+    let chunks = format!("400\r\n{chunk}\r\n400\r\n{chunk}\r\n1\r\nx\r\n0\r\n\r\n");
+    let more = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+    let request = head("POST", TEXT, world.client.token(), more) + &chunks;
+    raw(world.node.address(), request.as_bytes()).await.error(413, "payload_too_large");
+    let more = "Content-Type: application/json\r\nContent-Length: 99999999999\r\n";
+    let request = head("POST", TEXT, world.client.token(), more);
+    raw(world.node.address(), request.as_bytes()).await.error(413, "payload_too_large");
+    assert_eq!(world.client.all("/api/whatsapp/sessions?limit=50").await.len(), 1);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_in_time_is_408_and_a_head_is_cut_off() {
+    let world = World::with(&[("ROOKERY_API__READ_TIMEOUT_MS", "500")]).await;
+    let more = "Content-Type: application/json\r\nContent-Length: 100\r\n";
+    let started = Instant::now();
+    let request = head("POST", TEXT, world.client.token(), more) + "{\"session_id\":";
+    raw(world.node.address(), request.as_bytes()).await.error(408, "request_timeout");
+    assert!(started.elapsed() >= Duration::from_millis(500));
+
+    // A body in drips is no way around it.
+    let mut drips = TcpStream::connect(world.node.address()).await.unwrap();
+    drips.write_all(head("POST", TEXT, world.client.token(), more).as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = drips.split();
+    let dripping = async {
+        while writer.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answered = async {
+        use tokio::io::AsyncReadExt;
+        let mut first = [0; 12];
+        reader.read_exact(&mut first).await.unwrap();
+        String::from_utf8(first.to_vec()).unwrap()
+    };
+    tokio::select! {
+        first = answered => assert_eq!(first, "HTTP/1.1 408"),
+        () = dripping => panic!("closed without an answer"),
+    }
+
+    // A head that never ends: the connection closes, with or without words.
+    let mut slow = TcpStream::connect(world.node.address()).await.unwrap();
+    slow.write_all(b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+    let mut rest = vec![];
+    use tokio::io::AsyncReadExt;
+    let _ = tokio::time::timeout(Duration::from_secs(20), slow.read_to_end(&mut rest)).await.expect("it is cut off");
+    world.client.get("/api/health").await.expect(200);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_and_cut_requests_harm_nobody() {
+    let (world, session) = World::linked(&[]).await;
+    let token = world.client.token();
+    let body = json!({"session_id": session, "to": FRIEND, "message": "never whole"}).to_string();
+    // Cut at every place: in the head, between head and body, in the body.
+    let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    let whole = head("POST", TEXT, token, &more) + &body;
+    for place in (1..whole.len()).step_by(7) {
+        let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
+        stream.write_all(&whole.as_bytes()[..place]).await.unwrap();
+        drop(stream);
+    }
+    // The half that is closed in an orderly way gets an answer.
+    let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
+    stream.write_all(&whole.as_bytes()[..whole.len() - 5]).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = vec![];
+    use tokio::io::AsyncReadExt;
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&rest));
+
+    for garbage in [
+        &b"\r\n\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /api/health HTTP/9.9\r\n\r\n",
+        b"GET /api/health HTTP/1.1\r\nbad header\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /api/whatsapp/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"POST /api/whatsapp/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
+        let _ = stream.write_all(garbage).await;
+        stream.shutdown().await.ok();
+        let mut rest = vec![];
+        let _ = stream.read_to_end(&mut rest).await;
+        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&rest));
+    }
+    assert!(world.client.history(&session).await.is_empty(), "nothing was accepted");
+    let id = world.send(&session, FRIEND, "whole").await;
+    world.arrived(FRIEND, &id).await;
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_requests_at_a_time_than_allowed_are_503() {
+    let world = World::with(&[("ROOKERY_API__MAX_REQUESTS", "1")]).await;
+    // A request whose body does not come occupies the only place.
+    let mut slow = TcpStream::connect(world.node.address()).await.unwrap();
+    let more = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+    slow.write_all(head("POST", "/api/whatsapp/sessions", world.client.token(), more).as_bytes()).await.unwrap();
+    let refused = crate::node::eventually("the place is taken", async || {
+        let answer = world.client.get("/api/health").await;
+        if answer.status == 503 { Ok(answer) } else { Err(answer.status.to_string()) }
+    })
+    .await;
+    refused.error(503, "unavailable").says_when_to_retry();
+    slow.write_all(b"{}").await.unwrap();
+    read_answer(&mut slow).await.error(422, "validation_failed");
+    world.client.get("/api/health").await.expect(200);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_past_its_deadline_is_504_and_what_it_accepted_stays() {
+    let (world, session) = World::linked(&[("ROOKERY_API__REQUEST_TIMEOUT_MS", "1000")]).await;
+    world.simulator.faults().hold_acks(true);
+    let late = world.client.send_keyed(&session, FRIEND, "late", "late").await;
+    late.error(504, "deadline_exceeded");
+    world.simulator.faults().hold_acks(false);
+    let id = crate::world::sent(world.client.send_keyed(&session, FRIEND, "late", "late").await);
+    world.arrived(FRIEND, &id).await;
+    assert_eq!(world.phone(FRIEND).inbox().len(), 1);
+    world.finish();
+}

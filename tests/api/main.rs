@@ -1,0 +1,25 @@
+//! The gateway from outside: the real binary as a child process, a simulated WhatsApp in this one.
+//!
+//! Tests see what a user sees: HTTP, phones, signals, exit codes and files. Every test has a simulator, a gateway
+//! and a data directory of its own, so they run side by side. `ROOKERY_SEED` repeats what is random in them.
+
+mod bad_input;
+mod client;
+mod config;
+mod crash;
+mod demo;
+mod errors;
+mod faults;
+mod history;
+mod lifecycle;
+mod messages;
+mod metrics;
+mod node;
+mod ordering;
+mod pairing;
+mod secrets;
+mod service;
+mod sessions;
+mod supervision;
+mod tokens;
+mod world;
