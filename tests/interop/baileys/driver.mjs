@@ -1,0 +1,202 @@
+// Drives an unmodified Baileys: node driver.mjs WEBSOCKET_URL ROOT_KEY_HEX FOLDER
+//
+// Two things are set from outside, because Baileys has no option for them: the key that it trusts, and that media
+// which are announced without a host do not come from WhatsApp's. The credentials live in FOLDER, so that another
+// process with the same folder is the same device.
+
+import { createHash } from 'node:crypto';
+import makeWASocket, {
+	Browsers,
+	DEF_MEDIA_HOST,
+	DisconnectReason,
+	WA_CERT_DETAILS,
+	downloadMediaMessage,
+	getContentType,
+	isJidGroup,
+	jidNormalizedUser,
+	normalizeMessageContent,
+	useMultiFileAuthState,
+} from 'baileys';
+import pino from 'pino';
+import { emit, serve } from './protocol.mjs';
+
+const [url, rootKey, folder] = process.argv.slice(2);
+WA_CERT_DETAILS.PUBLIC_KEY = Buffer.from(rootKey, 'hex');
+
+const { fetch } = globalThis;
+globalThis.fetch = async (resource, options) => {
+	const from = new URL(resource);
+	if (from.host === DEF_MEDIA_HOST) {
+		const { hosts } = await socket.refreshMediaConn();
+		from.host = hosts[0].hostname;
+	}
+	return fetch(from, options);
+};
+
+// Its Signal library prints to standard output, which belongs to the line protocol.
+console.log = console.info = console.debug = console.error;
+const logger = pino({ level: process.env.INTEROP_LOG ?? 'warn' }, pino.destination(2));
+/** What was sent, for devices that ask for it again. */
+const sent = new Map();
+/** Messages by id, so that a test can refer to them. */
+const received = new Map();
+let socket;
+/** The number to pair with by code; without one it is done by QR. */
+let codeFor;
+
+async function connect() {
+	const { state, saveCreds } = await useMultiFileAuthState(folder);
+	socket = makeWASocket({
+		auth: state,
+		waWebSocketUrl: url,
+		browser: Browsers.macOS('Chrome'),
+		getMessage: async (key) => sent.get(key.id),
+		logger,
+	});
+	const { ev } = socket;
+	ev.on('creds.update', saveCreds);
+	ev.on('connection.update', (update) => connection(socket, update));
+	ev.on('messages.upsert', async ({ messages }) => {
+		for (const message of messages) {
+			await arrived(message);
+		}
+	});
+	ev.on('messages.update', (updates) => updates.forEach(updated));
+	ev.on('message-receipt.update', (receipts) => receipts.forEach(groupReceipt));
+	ev.on('messaging-history.set', ({ chats }) => emit('history', { chats: chats.length }));
+	ev.on('groups.upsert', (groups) => groups.forEach(({ id, subject }) => emit('group', { group: id, subject })));
+}
+
+async function connection(from, { connection, qr, lastDisconnect, receivedPendingNotifications }) {
+	if (from !== socket) {
+		return;
+	}
+	if (qr && !codeFor) {
+		emit('qr', { qr });
+	} else if (qr && !from.authState.creds.pairingCode) {
+		emit('code', { code: await from.requestPairingCode(codeFor) });
+	}
+	if (connection === 'open') {
+		const { id, lid } = from.authState.creds.me;
+		emit('connected', { jid: id, lid });
+	}
+	if (receivedPendingNotifications) {
+		emit('offline_done', {});
+	}
+	if (connection !== 'close') {
+		return;
+	}
+	const reason = lastDisconnect?.error?.output?.statusCode;
+	if (reason === DisconnectReason.restartRequired) {
+		// What Baileys asks its users to do when a pairing is done.
+		await connect();
+		return;
+	}
+	emit('disconnected', { reason: String(reason), logged_out: reason === DisconnectReason.loggedOut });
+}
+
+/** The phone number of the first JID that is one. */
+function number(...jids) {
+	const jid = jids.find((jid) => jid?.endsWith('@s.whatsapp.net'));
+	return jid && jidNormalizedUser(jid).split('@')[0];
+}
+
+function chat(key) {
+	return isJidGroup(key.remoteJid) ? key.remoteJid : number(key.remoteJid, key.remoteJidAlt) ?? key.remoteJid;
+}
+
+function author(key) {
+	if (key.fromMe) {
+		return number(socket.user.id);
+	}
+	return isJidGroup(key.remoteJid) ? number(key.participant, key.participantAlt) : chat(key);
+}
+
+async function arrived(message) {
+	const content = normalizeMessageContent(message.message);
+	const type = getContentType(content);
+	if (!content || type === 'protocolMessage' || type === 'senderKeyDistributionMessage') {
+		return;
+	}
+	const { key } = message;
+	received.set(key.id, message);
+	const about = { id: key.id, chat: chat(key), from: author(key), from_me: key.fromMe };
+	if (content.imageMessage) {
+		const bytes = await downloadMediaMessage(message, 'buffer', {}).catch((error) => {
+			emit('failed', { what: `download of ${key.id}`, error: String(error?.stack ?? error) });
+		});
+		const sha256 = bytes && createHash('sha256').update(bytes).digest('hex');
+		emit('message', { ...about, kind: 'image', text: content.imageMessage.caption ?? '', sha256 });
+	} else if (content.reactionMessage) {
+		const { key: target, text } = content.reactionMessage;
+		emit('message', { ...about, kind: 'reaction', text, target: target.id });
+	} else {
+		const text = content.conversation ?? content.extendedTextMessage?.text ?? `<${type}>`;
+		emit('message', { ...about, kind: 'text', text });
+	}
+}
+
+/** What a person was told about a message: Baileys knows `DELIVERY_ACK`, `READ` and `PLAYED` as numbers. */
+const RECEIPTS = { 3: 'delivered', 4: 'read', 5: 'played' };
+
+function updated({ key, update }) {
+	if (RECEIPTS[update.status]) {
+		emit('receipt', { id: key.id, chat: chat(key), from: chat(key), kind: RECEIPTS[update.status] });
+	}
+}
+
+function groupReceipt({ key, receipt }) {
+	const kind = receipt.readTimestamp ? 'read' : 'delivered';
+	const from = number(receipt.userJid) ?? receipt.userJid;
+	emit('receipt', { id: key.id, chat: key.remoteJid, from, kind });
+}
+
+/** A group's JID stays, a number becomes one. */
+function jid(to) {
+	return to.includes('@') ? to : `${to}@s.whatsapp.net`;
+}
+
+async function send(to, content) {
+	const message = await socket.sendMessage(jid(to), content);
+	sent.set(message.key.id, message.message);
+	received.set(message.key.id, message);
+	return { message: message.key.id };
+}
+
+function known(id) {
+	const message = received.get(id);
+	if (!message) {
+		throw new Error(`no message ${id}`);
+	}
+	return message;
+}
+
+await serve({
+	async connect({ code_for }) {
+		codeFor = code_for;
+		await connect();
+		return {};
+	},
+	async disconnect() {
+		const former = socket;
+		socket = undefined;
+		await former.end(undefined);
+		return {};
+	},
+	send_text: ({ to, text }) => send(to, { text }),
+	send_image: ({ to, base64, caption }) =>
+		send(to, { image: Buffer.from(base64, 'base64'), mimetype: 'image/png', caption, jpegThumbnail: '' }),
+	react: ({ to, target, text }) => send(to, { react: { text, key: known(target).key } }),
+	async read({ target }) {
+		await socket.readMessages([known(target).key]);
+		return {};
+	},
+	async create_group({ subject, members }) {
+		const group = await socket.groupCreate(subject, members.map(jid));
+		return { group: group.id };
+	},
+	async logout() {
+		await socket.logout();
+		return {};
+	},
+});

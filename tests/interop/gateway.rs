@@ -1,0 +1,63 @@
+//! Each client with the gateway: the one end is driven by lines of JSON, the other by REST.
+
+use crate::{
+    node::eventually,
+    peer::Peer,
+    tools::Kind,
+    world::{OWNER, World},
+};
+use serde_json::json;
+
+const NUMBER: &str = "15550301001";
+
+async fn converses_with_the_gateway(kind: Kind) {
+    let Some(tool) = kind.ready().await else { return };
+    let (mut world, session) = World::linked(&[]).await;
+    let mut peer = Peer::linked(&tool, &world.simulator, NUMBER).await;
+
+    let sent = world.send(&session, NUMBER, "from the gateway").await;
+    assert_eq!(peer.has_text(OWNER, OWNER, "from the gateway").await, sent);
+    world.message_where(&session, &sent, |m| m["status"] == "delivered").await;
+    peer.read(&sent).await;
+    world.message_where(&session, &sent, |m| m["status"] == "read").await;
+
+    let received = peer.send_text(OWNER, "to the gateway").await;
+    let message = world.message_where(&session, &received, |m| m["text"] == "to the gateway").await;
+    assert_eq!((&message["from_me"], &message["type"]), (&json!(false), &json!("text")), "{message}");
+    assert!(message["sender"].to_string().contains(NUMBER), "{message}");
+    peer.has_receipt(&received, OWNER, "delivered").await;
+    everything_acknowledged(&world).await;
+
+    // What the client sends while the gateway is down waits for it, and the other way round.
+    world.node.stop().await;
+    let waiting = peer.send_text(OWNER, "while it was down").await;
+    world.start_again().await;
+    world.message_where(&session, &waiting, |m| m["text"] == "while it was down").await;
+    everything_acknowledged(&world).await;
+    peer.quit().await;
+    let waiting = world.send(&session, NUMBER, "while the client was away").await;
+    peer.log_in_again().await;
+    assert_eq!(peer.has_text(OWNER, OWNER, "while the client was away").await, waiting);
+    peer.finish();
+    world.finish();
+}
+
+/// Waits until the gateway's device has told WhatsApp that it has everything.
+async fn everything_acknowledged(world: &World) {
+    eventually("an empty queue of the gateway", async || {
+        let devices = world.phone(OWNER).devices();
+        let done = devices.iter().all(|device| device.queued == 0);
+        done.then_some(()).ok_or_else(|| format!("{devices:?}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baileys_converses_with_the_gateway() {
+    converses_with_the_gateway(Kind::Baileys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatsmeow_converses_with_the_gateway() {
+    converses_with_the_gateway(Kind::Whatsmeow).await;
+}
