@@ -15,8 +15,9 @@ use crate::router::Session;
 use crate::stanza::{child_array, children, element, jid_of};
 use crate::world::{World, server_notification};
 
-/// Clients upload new keys when they are told that fewer than this are left.
-const LOW_WATER: usize = 5;
+/// A device is told at each key that is taken when fewer than this are left. WhatsApp's own bound is not
+/// known; notices with a count of 9 were seen, each followed by one with a count one less.
+const LOW_WATER: usize = 10;
 /// The type byte of a Curve25519 key, as a bundle states it.
 const KEY_TYPE: u8 = 5;
 /// Users of one request for bundles.
@@ -44,7 +45,6 @@ pub(crate) struct Bundle {
     pub(crate) identity: [u8; 32],
     pub(crate) signed: SignedPreKey,
     one_time: VecDeque<PreKey>,
-    low_water_told: bool,
 }
 
 /// What somebody gets who wants to open a Signal session with a device.
@@ -59,6 +59,11 @@ pub(crate) struct Issued {
 }
 
 impl Bundle {
+    /// How many one-time prekeys nobody has taken.
+    pub(crate) fn one_time_left(&self) -> usize {
+        self.one_time.len()
+    }
+
     /// Adds uploaded prekeys; one with a known id takes the place of the former.
     fn add(&mut self, new: Vec<PreKey>, limit: usize) {
         if !self.one_time.is_empty() {
@@ -68,16 +73,13 @@ impl Bundle {
         self.one_time.extend(new);
         self.one_time.truncate(limit);
         self.one_time.shrink_to_fit();
-        self.low_water_told = false;
     }
 
     /// Takes a one-time prekey, and says how many are left when the device must be told.
     fn take(&mut self) -> (Option<PreKey>, Option<usize>) {
         let key = self.one_time.pop_front();
         let left = self.one_time.len();
-        let tell = key.is_some() && left < LOW_WATER && (!self.low_water_told || left == 0);
-        self.low_water_told |= tell;
-        (key, tell.then_some(left))
+        (key, (key.is_some() && left < LOW_WATER).then_some(left))
     }
 }
 
@@ -119,7 +121,6 @@ fn upload(session: &Session, node: &Node) -> Result<(), StanzaError> {
         identity: child_array(node, "identity")?,
         signed: signed_prekey(node)?,
         one_time: VecDeque::new(),
-        low_water_told: false,
     };
     let first = {
         let mut state = login.account.state();
@@ -151,7 +152,7 @@ fn with_own<T>(session: &Session, read: impl FnOnce(&mut Bundle) -> T) -> Result
 
 fn count(session: &Session, node: &Node) -> Result<(), StanzaError> {
     session.login()?;
-    let count = with_own(session, |b| b.one_time.len()).unwrap_or(0);
+    let count = with_own(session, |b| b.one_time_left()).unwrap_or(0);
     session.reply(node, Some(element("count").attr("value", count).build()));
     Ok(())
 }
@@ -267,6 +268,7 @@ pub(crate) fn issue_of(world: &Arc<World>, account: &Arc<Account>, device: u16, 
     if let Some(left) = low {
         let count = element("count").attr("value", left).build();
         let notice = server_notification(world.next_id(), "encrypt", count);
+        world.stats.count("prekeys low");
         world.deliver(account, device, notice);
     }
     Some(issued)
@@ -287,7 +289,6 @@ mod tests {
             identity: [1; 32],
             signed: SignedPreKey { id: [0, 0, 1], key: [2; 32], signature: [3; 64] },
             one_time: VecDeque::new(),
-            low_water_told: false,
         };
         bundle.add((0..count).map(key).collect(), 100);
         bundle
@@ -299,15 +300,15 @@ mod tests {
 
     #[test]
     fn a_key_is_handed_out_once_and_the_device_is_told_when_few_are_left() {
-        let mut bundle = bundle(7);
+        let mut bundle = bundle(12);
         let mut told = Vec::new();
         let mut ids = HashSet::new();
         while let (Some(key), tell) = bundle.take() {
             assert!(ids.insert(key.id));
             told.extend(tell);
         }
-        assert_eq!(ids.len(), 7);
-        assert_eq!(told, [4, 0]);
+        assert_eq!(ids.len(), 12);
+        assert_eq!(told, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
         assert_eq!(bundle.take(), (None, None));
     }
 

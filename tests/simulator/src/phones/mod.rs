@@ -26,7 +26,7 @@ use crate::account::{Account, lock};
 use crate::error::PhoneError;
 use crate::handshake::public_bytes;
 use crate::pairing;
-use crate::prekeys::{Issued, SignedPreKey};
+use crate::prekeys::{Bundle, Issued, SignedPreKey};
 use crate::stanza::element;
 use crate::world::World;
 use inbox::{Inbox, Sent};
@@ -85,6 +85,8 @@ pub struct DeviceInfo {
     pub active: bool,
     /// Stanzas that wait for it or for its acknowledgement.
     pub queued: usize,
+    /// One-time prekeys that it has uploaded and nobody has taken.
+    pub prekeys: usize,
 }
 
 /// A phone. Cheap to clone; does not keep the simulator running.
@@ -183,6 +185,7 @@ impl Phone {
             connected: device.link.is_some(),
             active: device.active,
             queued: device.queue.len(),
+            prekeys: device.bundle.as_deref().map_or(0, Bundle::one_time_left),
         };
         state.devices.iter().map(device).collect()
     }

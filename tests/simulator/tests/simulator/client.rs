@@ -16,7 +16,7 @@ use whatsapp_simulator::{Config, Handle, Simulator};
 /// How long anything may take. Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Enough for these tests, and quickly made.
-const PREKEYS: usize = 20;
+pub(crate) const PREKEYS: usize = 20;
 
 /// Starts a simulator without TLS.
 pub(crate) async fn simulator() -> Handle {
@@ -161,7 +161,9 @@ impl TestClient {
 
     /// Sends a text to a number and returns the message id.
     pub(crate) async fn send(&self, to: &str, text: &str) -> String {
-        let sent = self.client.send_message(jid(to), message(text)).await;
+        let sending = self.client.send_message(jid(to), message(text));
+        let sent = tokio::time::timeout(DEADLINE, sending).await;
+        let sent = sent.unwrap_or_else(|_| panic!("{}: `{text}` is not acknowledged", self.number));
         sent.expect("sent").message_id.clone()
     }
 
