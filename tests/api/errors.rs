@@ -95,7 +95,7 @@ async fn bodies_of_a_wrong_type_form_or_size_are_refused() {
         answer(post(path).json(&large)).await.error(413, "payload_too_large");
     }
     // One byte decides; also when the length is not announced, or is announced and never comes.
-    let fits = format!("{{\"session_name\":\"fits\",\"padding\":\"{}\"}}", "x".repeat(2048 - 37));
+    let fits = format!("{{\"session_name\":\"fits\",\"padding\":\"{}\"}}", "x".repeat(2048 - 36));
     assert_eq!(fits.len(), 2048);
     let json = |body: String| post("/api/whatsapp/sessions").header("content-type", "application/json").body(body);
     answer(json(fits.clone())).await.expect(201);

@@ -265,3 +265,19 @@ async fn a_caller_that_goes_away_leaves_an_accepted_message() {
     assert_eq!(world.phone(FRIEND).inbox().len(), 1);
     world.finish();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_whatsapp_refuses_for_good_is_422_and_failed() {
+    let (world, session) = World::linked(&[]).await;
+    let nobody = "15559999999";
+    let refused = world.client.send_keyed(&session, nobody, "to nobody", "k").await.error(422, "rejected");
+    assert!(!refused.text("message").is_empty() && refused.body.get("errors").is_none(), "{}", refused.body);
+    let rows = world.client.history(&session).await;
+    assert_eq!((rows.len(), &rows[0]["status"]), (1, &json!("failed")));
+    assert!(rows[0]["error"].is_string(), "{rows:?}");
+    world.client.send_keyed(&session, nobody, "to nobody", "k").await.error(422, "rejected");
+    assert_eq!(world.client.history(&session).await.len(), 1, "the stored answer, not another try");
+    // One that fails holds up no other.
+    world.send(&session, FRIEND, "to somebody").await;
+    world.finish();
+}

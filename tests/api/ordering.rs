@@ -10,13 +10,22 @@ use tokio::task::JoinSet;
 const CHATS: usize = 12;
 const TEXTS: usize = 8;
 
+/// A session, and the phones that it writes to.
+async fn world() -> (World, String) {
+    let (world, session) = World::linked(&[]).await;
+    for number in 0..CHATS {
+        world.phone(&chat(number));
+    }
+    (world, session)
+}
+
 fn chat(number: usize) -> String {
     format!("1555000{:04}", 4000 + number)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_chat_keeps_its_order_while_many_are_busy() {
-    let (world, session) = World::linked(&[]).await;
+    let (world, session) = world().await;
     let mut callers = JoinSet::new();
     for number in 0..CHATS {
         let (client, session) = (world.client.clone(), session.clone());
@@ -54,7 +63,7 @@ async fn every_chat_keeps_its_order_while_many_are_busy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chats_do_not_wait_for_each_other_and_a_chat_waits_for_itself() {
-    let (world, session) = World::linked(&[]).await;
+    let (world, session) = world().await;
     world.simulator.faults().hold_acks(true);
     // No chat gets an acknowledgement: the first text of each is out, the second one waits.
     let mut ids = vec![];

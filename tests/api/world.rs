@@ -32,6 +32,10 @@ impl World {
     /// The same with settings over the usual ones.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         let simulator = Simulator::start(Config::default()).await.unwrap();
+        // Whoever is written to has to be on WhatsApp.
+        for number in [OWNER, FRIEND] {
+            simulator.phone(number);
+        }
         let node = Node::start(&simulator, settings).await;
         let client = Client::new(node.base(), "");
         let mut world = Self { simulator, node, client };
