@@ -37,8 +37,8 @@ impl Pair {
 }
 
 /// A text that is delivered, read and reacted to.
-async fn converse(from: &mut Peer, to: &mut Peer) {
-    let text = format!("from {}", from.number);
+async fn converse(from: &mut Peer, to: &mut Peer, round: usize) {
+    let text = format!("text {round} from {}", from.number);
     let id = from.send_text(&to.number, &text).await;
     assert_eq!(to.has_text(&from.number, &from.number, &text).await, id);
     from.has_receipt(&id, &to.number, "delivered").await;
@@ -67,9 +67,9 @@ async fn show(from: &mut Peer, to: &Peer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_converse() {
     let Some(mut pair) = Pair::start().await else { return };
-    for _ in 0..2 {
-        converse(&mut pair.baileys, &mut pair.whatsmeow).await;
-        converse(&mut pair.whatsmeow, &mut pair.baileys).await;
+    for round in 0..2 {
+        converse(&mut pair.baileys, &mut pair.whatsmeow, round).await;
+        converse(&mut pair.whatsmeow, &mut pair.baileys, round).await;
     }
     pair.finish();
 }

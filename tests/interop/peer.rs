@@ -198,7 +198,7 @@ impl Peer {
         eventually(&what, async || {
             let lines = self.lines.lock().unwrap();
             let found = lines.iter().find(|line| line["event"] == event && is(line));
-            found.cloned().ok_or_else(|| format!("{:#?}", *lines))
+            found.cloned().ok_or_else(|| shown(&lines))
         })
         .await
     }
@@ -215,7 +215,7 @@ impl Peer {
         let answer = eventually(&what, async || {
             let lines = self.lines.lock().unwrap();
             let found = lines.iter().find(|line| line["answer"] == self.asked);
-            found.cloned().ok_or_else(|| format!("{:#?}", *lines))
+            found.cloned().ok_or_else(|| shown(&lines))
         })
         .await;
         assert_eq!(answer["error"], Value::Null, "{what}");
@@ -244,6 +244,10 @@ impl Peer {
             }
         });
     }
+}
+
+fn shown(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 impl Drop for Peer {

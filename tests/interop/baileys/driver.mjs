@@ -120,6 +120,11 @@ async function arrived(message) {
 	}
 	const { key } = message;
 	received.set(key.id, message);
+	// Baileys puts what it learns within a tenth of a second into one event.
+	if (key.fromMe && !isJidGroup(key.remoteJid)) {
+		updated({ key, update: message });
+	}
+	message.userReceipt?.forEach((receipt) => groupReceipt({ key, receipt }));
 	const about = { id: key.id, chat: chat(key), from: author(key), from_me: key.fromMe };
 	if (content.imageMessage) {
 		const bytes = await downloadMediaMessage(message, 'buffer', {}).catch((error) => {
@@ -136,7 +141,7 @@ async function arrived(message) {
 	}
 }
 
-/** What a person was told about a message: Baileys knows `DELIVERY_ACK`, `READ` and `PLAYED` as numbers. */
+/** Receipts of a contact, by Baileys' number for the state of a message. */
 const RECEIPTS = { 3: 'delivered', 4: 'read', 5: 'played' };
 
 function updated({ key, update }) {
@@ -146,9 +151,13 @@ function updated({ key, update }) {
 }
 
 function groupReceipt({ key, receipt }) {
-	const kind = receipt.readTimestamp ? 'read' : 'delivered';
-	const from = number(receipt.userJid) ?? receipt.userJid;
-	emit('receipt', { id: key.id, chat: key.remoteJid, from, kind });
+	const about = { id: key.id, chat: key.remoteJid, from: number(receipt.userJid) ?? receipt.userJid };
+	if (receipt.receiptTimestamp) {
+		emit('receipt', { ...about, kind: 'delivered' });
+	}
+	if (receipt.readTimestamp) {
+		emit('receipt', { ...about, kind: 'read' });
+	}
 }
 
 /** A group's JID stays, a number becomes one. */
