@@ -220,14 +220,17 @@ fn passive(session: &Session, node: &Node, tag: &str) -> Result<(), StanzaError>
     Ok(())
 }
 
-/// `<ack class=message|receipt|notification>`: the device has it.
+/// `<ack class=message|receipt|notification>`: the device has it. A client that pairs by code acknowledges the
+/// notification of `primary_hello` before it is a device; nothing waits for it.
 fn acknowledged(session: &Session, node: &Node) -> Result<(), StanzaError> {
+    let Some(login) = session.login.get() else {
+        return Ok(());
+    };
     let class = match text_of(node, "class").as_str() {
         "message" => Class::Message,
         "receipt" => Class::Receipt,
         _ => Class::Notification,
     };
-    let login = session.login()?;
     let mut state = login.account.state();
     if let Some(device) = state.devices.get_mut(&login.device) {
         device.queue.acknowledge(class, &text_of(node, "id"));

@@ -38,6 +38,8 @@ async fn a_client_pairs_by_code() {
     let devices = simulator.phone("15550003").devices();
     assert_eq!(devices.len(), 1);
     assert!(devices[0].connected);
+    let stats = simulator.stats();
+    assert_eq!(stats.count("bad stanza"), 0, "what it acknowledges while it pairs is no mistake\n{stats}");
     assert_clean(&simulator);
 }
 
