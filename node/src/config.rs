@@ -4,9 +4,10 @@
 //! the start with one line that names it.
 
 use figment::{
-    Figment,
-    providers::{Env, Format, Serialized, Toml},
-    value::Value,
+    Figment, Metadata, Profile, Provider,
+    providers::{Env, Format, Toml},
+    util::nest,
+    value::{Dict, Map, Value},
 };
 use rookery_protocol::NodeId;
 use serde::{Deserialize, Serialize};
@@ -163,7 +164,8 @@ impl Config {
         }
         figment = over_by_environment(figment);
         for (key, value) in &overrides.values {
-            figment = figment.merge(Serialized::default(key, value));
+            let (origin, key, value) = ("argument".to_owned(), (*key).to_owned(), Value::from(value.clone()));
+            figment = figment.merge(Setting { origin, key, value });
         }
         let config: Self = figment.extract().map_err(|error| ConfigError(one_line(&error)))?;
         config.check()?;
@@ -237,20 +239,45 @@ impl Config {
     }
 }
 
+/// A value from somewhere that is no file.
+struct Setting {
+    origin: String,
+    key: String,
+    value: Value,
+}
+
+impl Provider for Setting {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.origin.clone()).interpolater(|_, keys| keys.join("."))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nested = nest(&self.key, self.value.clone()).into_dict().unwrap_or_default();
+        Ok(Profile::Default.collect(nested))
+    }
+}
+
 /// Lays the environment over what is configured. A variable is read as a number or a truth value only where the
 /// default is no text: a key of digits alone is still a key.
-fn over_by_environment(figment: Figment) -> Figment {
-    let variables = || Env::prefixed("ROOKERY_").filter(|key| key.as_str().contains("__")).split("__");
-    let texts: Vec<_> = variables()
-        .iter()
-        .map(|(key, value)| (key.into_string(), value))
-        .filter(|(key, _)| matches!(figment.find_value(key), Ok(Value::String(..))))
-        .collect();
-    let mut figment = figment.merge(variables());
-    for (key, value) in texts {
-        figment = figment.merge(Serialized::default(&key, value));
+fn over_by_environment(defaults: Figment) -> Figment {
+    let variables = Env::prefixed("ROOKERY_").filter(|key| key.as_str().contains("__")).split("__");
+    let mut figment = defaults.clone();
+    for (key, text) in variables.iter() {
+        let key = key.into_string();
+        let origin = format!("environment variable ROOKERY_{}", key.to_ascii_uppercase().replace('.', "__"));
+        let is_text = matches!(defaults.find_value(&key), Ok(Value::String(..)));
+        let value = if is_text { Value::from(text) } else { parsed(&text) };
+        figment = figment.merge(Setting { origin, key, value });
     }
     figment
+}
+
+/// A text as TOML would read it.
+fn parsed(text: &str) -> Value {
+    match text.parse::<Value>() {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
 }
 
 fn is_misspelt(name: &str) -> bool {

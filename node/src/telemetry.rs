@@ -1,12 +1,12 @@
 //! Logs: text on a terminal, JSON otherwise.
 
 use crate::config::{LogConfig, LogFormat};
-use std::io::IsTerminal;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use std::{io::IsTerminal, iter};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
-/// What the libraries may log. Below these levels they would log payloads and addresses.
-const LIBRARIES: &str = "whatsapp_rust=error,wacore=error,wacore_libsignal=error,whatsapp_rust_tokio_transport=error,\
-                         ractor=warn,hyper=warn,rustls=warn,fjall=warn,lsm_tree=warn";
+/// What the libraries may log. Below these levels the WhatsApp library would log payloads and addresses, under
+/// targets of its own invention, so that everything unknown is held to errors.
+const LIBRARIES: &str = "error,ractor=warn,hyper=warn,rustls=warn,fjall=warn,lsm_tree=warn";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -15,9 +15,7 @@ pub(crate) struct BadFilter(String);
 
 /// Sets up logging to standard error.
 pub(crate) fn install(config: &LogConfig) -> Result<(), BadFilter> {
-    // The configured filter comes last, so that an operator can ask for more.
-    let filter = format!("{LIBRARIES},{}", config.filter);
-    let filter = EnvFilter::try_new(&filter).map_err(|error| BadFilter(error.to_string()))?;
+    let filter = EnvFilter::try_new(directives(&config.filter)).map_err(|error| BadFilter(error.to_string()))?;
     let text = match config.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,
@@ -31,4 +29,30 @@ pub(crate) fn install(config: &LogConfig) -> Result<(), BadFilter> {
         builder.json().flatten_event(true).try_init()
     };
     Ok(())
+}
+
+/// The filter as the library reads it. A configured level alone is meant for Rookery; whoever wants to hear more
+/// of a library names it.
+fn directives(configured: &str) -> String {
+    let ours = configured
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| if part.parse::<LevelFilter>().is_ok() { format!("rookery={part}") } else { part.to_owned() });
+    iter::once(LIBRARIES.to_owned()).chain(ours).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_alone_leaves_libraries_quiet() {
+        assert_eq!(directives("debug"), format!("{LIBRARIES},rookery=debug"));
+        assert_eq!(directives("info, hyper=debug,"), format!("{LIBRARIES},rookery=info,hyper=debug"));
+        assert_eq!(directives(""), LIBRARIES);
+        for configured in ["trace", "rookery=debug,[request{a=1}]=trace", "off"] {
+            assert!(EnvFilter::try_new(directives(configured)).is_ok(), "{configured}");
+        }
+    }
 }

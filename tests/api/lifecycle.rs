@@ -54,7 +54,9 @@ async fn a_request_that_does_not_end_cannot_hold_up_the_stop() {
     world.phone(FRIEND).wait_for(crate::node::PATIENCE, |message| message.text == "stuck").await.unwrap();
     let idle = TcpStream::connect(world.node.address()).await.unwrap();
     world.node.stop().await;
-    assert!(stuck.await.unwrap().is_err(), "cut off");
+    // It is told that the message will be sent later, or cut off when the process is faster.
+    let told = stuck.await.unwrap();
+    assert!(told.is_err() || told.is_ok_and(|answer| answer.status() == 202));
     drop(idle);
     // It was accepted, so it is sent by the next run; the recipient knows its id.
     world.simulator.faults().hold_acks(false);
