@@ -31,17 +31,24 @@ async fn upgrade(simulator: &Handle) -> TcpStream {
     socket
 }
 
+/// The bit of a websocket frame that announces a mask.
+const MASKED: u8 = 0x80;
+/// Instead of a length: 2 bytes of length follow.
+const LENGTH_16: u8 = 0x7e;
+/// Instead of a length: 8 bytes of length follow.
+const LENGTH_64: u8 = 0x7f;
+
 /// A masked binary websocket message with an all-zero mask.
 fn binary(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x82];
     match payload.len() {
-        n @ 0..=125 => frame.push(0x80 | n as u8),
+        n @ 0..=125 => frame.push(MASKED | n as u8),
         n @ 126..=65_535 => {
-            frame.push(0x80 | 126);
+            frame.push(MASKED | LENGTH_16);
             frame.extend((n as u16).to_be_bytes());
         }
         n => {
-            frame.push(0x80 | 127);
+            frame.push(MASKED | LENGTH_64);
             frame.extend((n as u64).to_be_bytes());
         }
     }
@@ -87,7 +94,7 @@ async fn garbage_ends_only_its_own_connection() {
 async fn a_message_that_announces_too_much_is_refused() {
     let simulator = simulator().await;
     let mut socket = upgrade(&simulator).await;
-    let mut header = vec![0x82, 0x80 | 127];
+    let mut header = vec![0x82, MASKED | LENGTH_64];
     header.extend((1u64 << 40).to_be_bytes());
     header.extend([0; 4]);
     socket.write_all(&header).await.unwrap();

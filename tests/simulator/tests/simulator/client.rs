@@ -140,10 +140,8 @@ impl TestClient {
                 }
             }
         };
-        match tokio::time::timeout(DEADLINE, search).await {
-            Ok(taken) => taken,
-            Err(_) => panic!("{}: no {what}", self.number),
-        }
+        let found = tokio::time::timeout(DEADLINE, search).await;
+        found.unwrap_or_else(|_| panic!("{}: no {what}", self.number))
     }
 
     /// Waits for a text and returns where it came from, as `chat/sender`.

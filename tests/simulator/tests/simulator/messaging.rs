@@ -14,7 +14,7 @@ async fn two_clients_exchange_texts_with_receipts() {
     bob.text("one").await;
     alice
         .wait("a receipt", |e| match e {
-            Event::Receipt(r) => r.message_ids.iter().any(|i| *i == id).then_some(()),
+            Event::Receipt(r) => r.message_ids.contains(&id).then_some(()),
             _ => None,
         })
         .await;
@@ -57,7 +57,7 @@ async fn an_echo_phone_answers_and_reads() {
         .wait("a read receipt", |e| match e {
             Event::Receipt(r) => {
                 let read = format!("{:?}", r.r#type) == "Read";
-                (read && r.message_ids.iter().any(|i| *i == id)).then_some(())
+                (read && r.message_ids.contains(&id)).then_some(())
             }
             _ => None,
         })
@@ -126,7 +126,7 @@ async fn media_are_uploaded_and_downloaded_over_tls() {
     let bob = TestClient::pair(&simulator, "15551014").await;
     let data = vec![7u8; 300_000];
     let kind = whatsapp_rust::download::MediaType::Image;
-    let upload = alice.client.upload(data.clone(), kind, Default::default()).await.unwrap();
+    let upload = alice.client.upload(data.clone(), kind, whatsapp_rust::UploadOptions::default()).await.unwrap();
     let image = waproto::whatsapp::message::ImageMessage {
         url: Some(upload.url.clone()),
         direct_path: Some(upload.direct_path.clone()),
