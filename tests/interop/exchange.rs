@@ -1,7 +1,7 @@
 //! The two clients with each other: texts, receipts, reactions and images.
 
 use crate::{
-    peer::Peer,
+    peer::{self, Peer},
     tools::{Kind, Tool},
 };
 use whatsapp_simulator::{Config, Handle, Simulator};
@@ -31,8 +31,7 @@ impl Pair {
     pub(crate) fn finish(&self) {
         self.baileys.finish();
         self.whatsmeow.finish();
-        let violations = self.simulator.violations();
-        assert!(violations.is_empty(), "{violations:#?}");
+        peer::finish(&self.simulator);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     node::eventually,
-    peer::Peer,
+    peer::{self, Peer},
     tools::Kind,
     world::{OWNER, World},
 };
@@ -39,6 +39,31 @@ async fn converses_with_the_gateway(kind: Kind) {
     peer.log_in_again().await;
     assert_eq!(peer.has_text(OWNER, OWNER, "while the client was away").await, waiting);
     peer.finish();
+    peer::finish(&world.simulator);
+    world.finish();
+}
+
+async fn meets_the_gateway_in_a_group(kind: Kind) {
+    let Some(tool) = kind.ready().await else { return };
+    let (world, session) = World::linked(&[]).await;
+    let mut peer = Peer::linked(&tool, &world.simulator, NUMBER).await;
+    let group = peer.create_group("with a gateway", &[OWNER]).await;
+    for round in 0..2 {
+        let text = format!("from the client {round}");
+        let received = peer.send_text(&group, &text).await;
+        let message = world.message_where(&session, &received, |m| m["text"] == text.as_str()).await;
+        assert_eq!((&message["chat"], &message["from_me"]), (&json!(group), &json!(false)), "{message}");
+        assert!(message["sender"].to_string().contains(NUMBER), "{message}");
+        peer.has_receipt(&received, OWNER, "delivered").await;
+        everything_acknowledged(&world).await;
+
+        let text = format!("from the gateway {round}");
+        let sent = world.send(&session, &group, &text).await;
+        assert_eq!(peer.has_text(&group, OWNER, &text).await, sent);
+        peer.nothing_waits().await;
+    }
+    peer.finish();
+    peer::finish(&world.simulator);
     world.finish();
 }
 
@@ -60,4 +85,14 @@ async fn baileys_converses_with_the_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatsmeow_converses_with_the_gateway() {
     converses_with_the_gateway(Kind::Whatsmeow).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baileys_meets_the_gateway_in_a_group() {
+    meets_the_gateway_in_a_group(Kind::Baileys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatsmeow_meets_the_gateway_in_a_group() {
+    meets_the_gateway_in_a_group(Kind::Whatsmeow).await;
 }

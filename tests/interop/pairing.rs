@@ -1,6 +1,10 @@
 //! One client and phones: linking in both ways, texts, receipts, logging in again, being unlinked.
 
-use crate::{node::eventually, peer::Peer, tools::Kind};
+use crate::{
+    node::eventually,
+    peer::{self, Peer},
+    tools::Kind,
+};
 use whatsapp_simulator::{Config, Handle, ReceiptKind, Simulator};
 
 const NUMBER: &str = "15550101001";
@@ -10,13 +14,6 @@ async fn simulator() -> Handle {
     let simulator = Simulator::start(Config::default()).await.unwrap();
     simulator.phone(FRIEND);
     simulator
-}
-
-#[track_caller]
-fn finish(simulator: &Handle, peer: &Peer) {
-    peer.finish();
-    let violations = simulator.violations();
-    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 /// By QR; a text each way with its receipts; what waited while the program was closed; logging out.
@@ -58,7 +55,8 @@ async fn lives_with_a_phone(kind: Kind) {
 
     peer.log_out().await;
     no_companion(&simulator).await;
-    finish(&simulator, &peer);
+    peer.finish();
+    peer::finish(&simulator);
 }
 
 /// By code; a text to a LID; the phone unlinks it.
@@ -76,7 +74,8 @@ async fn pairs_by_code(kind: Kind) {
 
     peer.phone().unlink(1).unwrap();
     peer.event("disconnected", |event| event["logged_out"] == true).await;
-    finish(&simulator, &peer);
+    peer.finish();
+    peer::finish(&simulator);
 }
 
 /// Waits until the friend has this receipt of the client itself, not only of its phone.

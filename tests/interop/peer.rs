@@ -19,6 +19,9 @@ use std::{
 use tempfile::TempDir;
 use whatsapp_simulator::{Handle, Phone};
 
+/// What the simulator counts that no test here provokes.
+const UNWANTED: [&str; 5] = ["bad stanza", "unknown iq", "unknown stanza", "message to nobody", "phone: undecryptable"];
+
 /// A client whose phone has `number`.
 pub(crate) struct Peer {
     pub number: String,
@@ -243,6 +246,18 @@ impl Peer {
                 lines.lock().unwrap().push(line);
             }
         });
+    }
+}
+
+/// Everything that every test checks of a simulator at its end: nobody did what no client may do, nothing that a client
+/// asked for or said was unknown or refused, and no phone failed to decrypt.
+#[track_caller]
+pub(crate) fn finish(simulator: &Handle) {
+    let violations = simulator.violations();
+    assert!(violations.is_empty(), "{violations:#?}");
+    let stats = simulator.stats();
+    for kind in UNWANTED {
+        assert_eq!(stats.count(kind), 0, "{kind}\n{stats}");
     }
 }
 
