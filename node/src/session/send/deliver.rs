@@ -37,7 +37,7 @@ impl SendDesk {
             () = self.closed.cancelled() => None,
             outcome = async {
                 if let Some(turn) = turn {
-                    // An error means that the one before was never accepted: no reason to wait either.
+                    // An error means that the one before was given up in its turn: no reason to wait either.
                     let _ = turn.await;
                 }
                 Some(self.transmit(&row).await)
@@ -49,6 +49,18 @@ impl SendDesk {
         }
         self.leave(&row);
         outcome
+    }
+
+    /// Gives up the place of a message that was not accepted; not before its turn, since whoever stands behind
+    /// it must not overtake those before it.
+    pub(super) async fn skip(self: &Arc<Self>, item: Item) {
+        if let Some(turn) = item.turn {
+            tokio::select! {
+                () = self.closed.cancelled() => {}
+                _ = turn => {}
+            }
+        }
+        self.leave(&item.row);
     }
 
     /// Sends until WhatsApp has answered or there is no hope.

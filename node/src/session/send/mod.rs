@@ -235,8 +235,8 @@ impl SendDesk {
                     }
                 }
                 Err(error) => {
-                    desk.leave(&item.row);
                     let _ = report_accepted.send(Err(error));
+                    desk.skip(item).await;
                 }
             }
         });
