@@ -51,6 +51,18 @@ async fn converse(from: &mut Peer, to: &mut Peer, round: usize) {
     to.phone_has(&from.phone(), &reaction, "<reaction ❤>").await;
 }
 
+/// Texts that are addressed to the recipient's LID.
+async fn converse_by_lid(from: &mut Peer, to: &mut Peer) {
+    let lid = format!("{}@lid", to.phone().lid());
+    for round in 0..2 {
+        let text = format!("text {round} to {lid}");
+        let id = from.send_text(&lid, &text).await;
+        assert_eq!(to.has_text(&from.number, &from.number, &text).await, id);
+        from.phone_has(&to.phone(), &id, &text).await;
+        to.nothing_waits().await;
+    }
+}
+
 /// Images of sizes around the cipher's block and around a request's first packets.
 async fn show(from: &mut Peer, to: &Peer) {
     for size in [1, 4_096, 300_001] {
@@ -70,6 +82,10 @@ async fn two_clients_converse() {
         converse(&mut pair.baileys, &mut pair.whatsmeow, round).await;
         converse(&mut pair.whatsmeow, &mut pair.baileys, round).await;
     }
+    converse_by_lid(&mut pair.baileys, &mut pair.whatsmeow).await;
+    converse_by_lid(&mut pair.whatsmeow, &mut pair.baileys).await;
+    converse(&mut pair.baileys, &mut pair.whatsmeow, 2).await;
+    converse(&mut pair.whatsmeow, &mut pair.baileys, 2).await;
     pair.finish();
 }
 

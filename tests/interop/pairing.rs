@@ -116,3 +116,15 @@ async fn baileys_pairs_by_code() {
 async fn whatsmeow_pairs_by_code() {
     pairs_by_code(Kind::Whatsmeow).await;
 }
+
+/// The certificates are as good as WhatsApp's: a client that trusts another root key goes no further. (Baileys 7.0.0-rc14
+/// does not look at the result of its verification, so that it says nothing about certificates.)
+#[tokio::test(flavor = "multi_thread")]
+async fn whatsmeow_verifies_the_certificates() {
+    let Some(tool) = Kind::Whatsmeow.ready().await else { return };
+    let simulator = simulator().await;
+    let mut root = simulator.root_key();
+    root[7] ^= 0x10;
+    let why = Peer::trusting(root, &tool, &simulator, NUMBER).cannot_connect().await;
+    assert!(why.contains("verify") && why.contains("cert"), "{why}");
+}

@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub number: String,
     tool: Tool,
     simulator: Handle,
+    /// The key that it trusts.
+    root: [u8; 32],
     folder: TempDir,
     process: Option<(Reaped, ChildStdin)>,
     lines: Arc<Mutex<Vec<Value>>>,
@@ -36,10 +38,16 @@ pub(crate) struct Peer {
 impl Peer {
     /// A client that is not linked and not connected.
     pub(crate) fn new(tool: &Tool, simulator: &Handle, number: &str) -> Self {
+        Self::trusting(simulator.root_key(), tool, simulator, number)
+    }
+
+    /// The same, but it trusts another key than the simulator's.
+    pub(crate) fn trusting(root: [u8; 32], tool: &Tool, simulator: &Handle, number: &str) -> Self {
         let mut peer = Self {
             number: number.to_owned(),
             tool: tool.clone(),
             simulator: simulator.clone(),
+            root,
             folder: TempDir::new().unwrap(),
             process: None,
             lines: Arc::default(),
@@ -81,6 +89,12 @@ impl Peer {
         let history = self.event("history", |_| true).await;
         assert_eq!(history["chats"], 2, "{history}");
         self.nothing_waits().await;
+    }
+
+    /// Why it cannot connect.
+    pub(crate) async fn cannot_connect(&mut self) -> String {
+        let answer = self.ask("connect", json!({})).await;
+        answer["error"].as_str().unwrap_or_else(|| panic!("it has connected: {answer}")).to_owned()
     }
 
     /// The phone that it is linked to.
@@ -208,6 +222,13 @@ impl Peer {
 
     /// Runs a command, which must succeed.
     async fn run(&mut self, command: &str, parameters: Value) -> Value {
+        let answer = self.ask(command, parameters).await;
+        assert_eq!(answer["error"], Value::Null, "{command} of {}", self.name());
+        answer
+    }
+
+    /// Runs a command.
+    async fn ask(&mut self, command: &str, parameters: Value) -> Value {
         self.asked += 1;
         let mut line = parameters;
         line["id"] = json!(self.asked);
@@ -215,14 +236,12 @@ impl Peer {
         let (_, stdin) = self.process.as_mut().expect("it runs");
         writeln!(stdin, "{line}").unwrap();
         let what = format!("the answer of {} to {command}", self.name());
-        let answer = eventually(&what, async || {
+        eventually(&what, async || {
             let lines = self.lines.lock().unwrap();
             let found = lines.iter().find(|line| line["answer"] == self.asked);
             found.cloned().ok_or_else(|| shown(&lines))
         })
-        .await;
-        assert_eq!(answer["error"], Value::Null, "{what}");
-        answer
+        .await
     }
 
     fn name(&self) -> String {
@@ -233,7 +252,7 @@ impl Peer {
         let log = self.folder.path().join("log");
         let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = self.tool.command();
-        command.arg(self.simulator.websocket_url()).arg(hex::encode(self.simulator.root_key()));
+        command.arg(self.simulator.websocket_url()).arg(hex::encode(self.root));
         command.arg(self.folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut process = Reaped(command.spawn().unwrap());
         let (stdin, stdout) = (process.0.stdin.take().expect("piped"), process.0.stdout.take().expect("piped"));
