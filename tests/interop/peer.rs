@@ -25,7 +25,7 @@ const UNWANTED: [&str; 5] = ["bad stanza", "unknown iq", "unknown stanza", "mess
 /// A client whose phone has `number`.
 pub(crate) struct Peer {
     pub number: String,
-    tool: Tool,
+    pub tool: Tool,
     simulator: Handle,
     /// The key that it trusts.
     root: [u8; 32],
@@ -95,6 +95,11 @@ impl Peer {
     pub(crate) async fn cannot_connect(&mut self) -> String {
         let answer = self.ask("connect", json!({})).await;
         answer["error"].as_str().unwrap_or_else(|| panic!("it has connected: {answer}")).to_owned()
+    }
+
+    /// The WhatsApp that it is a client of.
+    pub(crate) fn simulator(&self) -> &Handle {
+        &self.simulator
     }
 
     /// The phone that it is linked to.
@@ -192,7 +197,7 @@ impl Peer {
         assert_eq!((found.from.as_str(), found.text.as_str()), (self.number.as_str(), text));
     }
 
-    /// Waits until it has acknowledged everything.
+    /// Waits until it and all other devices of its account have acknowledged everything.
     pub(crate) async fn nothing_waits(&self) {
         eventually("an empty queue", async || {
             let devices = self.phone().devices();
