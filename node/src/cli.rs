@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// A self-hosted WhatsApp gateway that scales by adding nodes.
 #[derive(Parser)]
-#[command(name = "rookery", version = VERSION)]
+#[command(name = "rookery", version = VERSION, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

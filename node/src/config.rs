@@ -162,7 +162,7 @@ impl Config {
         if let Some(name) = names.find(|name| is_misspelt(name)) {
             return Err(ConfigError(format!("{name}: settings are named ROOKERY_<SECTION>__<KEY>")));
         }
-        figment = over_by_environment(figment);
+        figment = over_by_environment(&figment);
         for (key, value) in &overrides.values {
             let (origin, key, value) = ("argument".to_owned(), (*key).to_owned(), Value::from(value.clone()));
             figment = figment.merge(Setting { origin, key, value });
@@ -259,7 +259,7 @@ impl Provider for Setting {
 
 /// Lays the environment over what is configured. A variable is read as a number or a truth value only where the
 /// default is no text: a key of digits alone is still a key.
-fn over_by_environment(defaults: Figment) -> Figment {
+fn over_by_environment(defaults: &Figment) -> Figment {
     let variables = Env::prefixed("ROOKERY_").filter(|key| key.as_str().contains("__")).split("__");
     let mut figment = defaults.clone();
     for (key, text) in variables.iter() {

@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+/// Where texts are sent.
+pub(crate) const TEXT: &str = "/api/whatsapp/messages/text";
 /// How long a request may take. Longer than the gateway's own deadlines in these tests.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -89,13 +91,13 @@ impl Client {
     pub(crate) async fn send_waiting(&self, session: &str, to: &str, text: &str, wait_ms: Option<u64>) -> Answer {
         let query = wait_ms.map(|wait| format!("?wait_ms={wait}")).unwrap_or_default();
         let body = json!({"session_id": session, "to": to, "message": text});
-        self.post(&format!("/api/whatsapp/messages/text{query}"), &body).await
+        self.post(&format!("{TEXT}{query}"), &body).await
     }
 
     /// Sends a text under an idempotency key.
     pub(crate) async fn send_keyed(&self, session: &str, to: &str, text: &str, key: &str) -> Answer {
         let body = json!({"session_id": session, "to": to, "message": text});
-        let request = self.request(Method::POST, "/api/whatsapp/messages/text").json(&body);
+        let request = self.request(Method::POST, TEXT).json(&body);
         answer(request.header("idempotency-key", key)).await
     }
 
@@ -131,6 +133,11 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     let bytes = response.bytes().await.expect("the answer is whole").to_vec();
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
     Answer { status, headers, bytes, body }
+}
+
+/// A request's head for [`raw`], with the connection closed after the answer.
+pub(crate) fn head(method: &str, path: &str, token: &str, more: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
 }
 
 /// Sends bytes over a connection of their own and reads all that comes back until the gateway closes, which

@@ -152,6 +152,14 @@ async fn files_arguments_and_environment_are_laid_over_each_other() {
     let mut file_alone = with_file("[api]\nlisten = \"192.0.2.1:1\"\n");
     file_alone.env_remove("ROOKERY_API__LISTEN");
     refused(&run_to_end(file_alone).await, &["192.0.2.1:1"]);
+    let mut run = command(folder.path(), &[]);
+    run.args(["run", "--listen", "192.0.2.1:4"]);
+    refused(&run_to_end(run).await, &["192.0.2.1:4"]);
+    // An argument that would have no effect is refused.
+    let mut misplaced = command(folder.path(), &[]);
+    misplaced.args(["--listen", "192.0.2.1:5", "run"]);
+    let ended = run_to_end(misplaced).await;
+    assert!(!ended.status.success() && ended.stderr.contains("run"), "{ended:?}");
     let mut unknown = rookery(&[ENDPOINT]);
     unknown.arg("--nonsense");
     let ended = run_to_end(unknown).await;

@@ -1,20 +1,12 @@
 //! Every documented error that a caller can bring about: its status, its code, its form.
 
 use crate::{
-    client::{answer, raw, read_answer},
+    client::{TEXT, answer, head, raw, read_answer},
     world::{FRIEND, World},
 };
 use reqwest::Method;
 use serde_json::json;
-use std::time::{Duration, Instant};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-
-const TEXT: &str = "/api/whatsapp/messages/text";
-
-/// A request's head for [`raw`], with the connection closed after the answer.
-fn head(method: &str, path: &str, token: &str, more: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{more}\r\n")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_are_404_and_wrong_methods_405() {
@@ -109,91 +101,6 @@ async fn bodies_of_a_wrong_type_form_or_size_are_refused() {
     let request = head("POST", TEXT, world.client.token(), more);
     raw(world.node.address(), request.as_bytes()).await.error(413, "payload_too_large");
     assert_eq!(world.client.all("/api/whatsapp/sessions?limit=50").await.len(), 1);
-    world.finish();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_in_time_is_408_and_a_head_is_cut_off() {
-    let world = World::with(&[("ROOKERY_API__READ_TIMEOUT_MS", "500")]).await;
-    let more = "Content-Type: application/json\r\nContent-Length: 100\r\n";
-    let started = Instant::now();
-    let request = head("POST", TEXT, world.client.token(), more) + "{\"session_id\":";
-    raw(world.node.address(), request.as_bytes()).await.error(408, "request_timeout");
-    assert!(started.elapsed() >= Duration::from_millis(500));
-
-    // A body in drips is no way around it.
-    let mut drips = TcpStream::connect(world.node.address()).await.unwrap();
-    drips.write_all(head("POST", TEXT, world.client.token(), more).as_bytes()).await.unwrap();
-    let (mut reader, mut writer) = drips.split();
-    let dripping = async {
-        while writer.write_all(b" ").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let answered = async {
-        use tokio::io::AsyncReadExt;
-        let mut first = [0; 12];
-        reader.read_exact(&mut first).await.unwrap();
-        String::from_utf8(first.to_vec()).unwrap()
-    };
-    tokio::select! {
-        first = answered => assert_eq!(first, "HTTP/1.1 408"),
-        () = dripping => panic!("closed without an answer"),
-    }
-
-    // A head that never ends: the connection closes, with or without words.
-    let mut slow = TcpStream::connect(world.node.address()).await.unwrap();
-    slow.write_all(b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
-    let mut rest = vec![];
-    use tokio::io::AsyncReadExt;
-    let _ = tokio::time::timeout(Duration::from_secs(20), slow.read_to_end(&mut rest)).await.expect("it is cut off");
-    world.client.get("/api/health").await.expect(200);
-    world.finish();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_and_cut_requests_harm_nobody() {
-    let (world, session) = World::linked(&[]).await;
-    let token = world.client.token();
-    let body = json!({"session_id": session, "to": FRIEND, "message": "never whole"}).to_string();
-    // Cut at every place: in the head, between head and body, in the body.
-    let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    let whole = head("POST", TEXT, token, &more) + &body;
-    for place in (1..whole.len()).step_by(7) {
-        let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
-        stream.write_all(&whole.as_bytes()[..place]).await.unwrap();
-        drop(stream);
-    }
-    // The half that is closed in an orderly way gets an answer.
-    let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
-    stream.write_all(&whole.as_bytes()[..whole.len() - 5]).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut rest = vec![];
-    use tokio::io::AsyncReadExt;
-    stream.read_to_end(&mut rest).await.unwrap();
-    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&rest));
-
-    for garbage in [
-        &b"\r\n\r\n\r\n"[..],
-        b"GET\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET /api/health HTTP/9.9\r\n\r\n",
-        b"GET /api/health HTTP/1.1\r\nbad header\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /api/whatsapp/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
-        b"POST /api/whatsapp/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ] {
-        let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
-        let _ = stream.write_all(garbage).await;
-        stream.shutdown().await.ok();
-        let mut rest = vec![];
-        let _ = stream.read_to_end(&mut rest).await;
-        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&rest));
-    }
-    assert!(world.client.history(&session).await.is_empty(), "nothing was accepted");
-    let id = world.send(&session, FRIEND, "whole").await;
-    world.arrived(FRIEND, &id).await;
     world.finish();
 }
 

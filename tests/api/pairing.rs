@@ -90,3 +90,18 @@ async fn two_sessions_of_one_account_work_side_by_side() {
     assert_eq!((&seen["from_me"], &seen["text"]), (&json!(true), &json!("from the first")));
     world.finish();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_whatsapp_a_session_stays_starting_and_a_pairing_code_is_503() {
+    // Nothing listens there.
+    let world = World::with(&[("ROOKERY_WHATSAPP__URL", "ws://127.0.0.1:9/ws/chat")]).await;
+    let session = world.create().await;
+    let path = format!("/api/whatsapp/sessions/{session}/pairing-code");
+    let refused = world.client.post(&path, &json!({"phone": OWNER})).await;
+    refused.error(503, "whatsapp_unavailable").says_when_to_retry();
+    assert_eq!(world.status(&session).await["status"], "STARTING");
+    world.client.get(&format!("/api/whatsapp/sessions/{session}/qr")).await.error(409, "qr_not_available");
+    // Nor can it be in the way of its end.
+    world.client.delete(&format!("/api/whatsapp/sessions/{session}")).await.expect(200);
+    world.finish();
+}

@@ -83,7 +83,8 @@ impl World {
     pub(crate) async fn pair(&self, session: &str, number: &str) -> Value {
         let waiting = self.status_is(session, "SCAN_QR_CODE").await;
         self.phone(number).scan(waiting["qr"].as_str().expect("a QR code")).unwrap();
-        self.status_is(session, "WORKING").await
+        // The account's name comes last; from then on the session shows no more changes by itself.
+        self.session_where(session, "WORKING", |now| now["status"] == "WORKING" && now["push_name"].is_string()).await
     }
 
     /// The session as its status route shows it.
@@ -114,6 +115,12 @@ impl World {
         .await
     }
 
+    /// Waits until every message of ours has arrived, so that the history shows no more changes by itself.
+    pub(crate) async fn all_delivered(&self, session: &str) {
+        let settled = |row: &Value| row["from_me"] == false || row["status"] == "delivered";
+        self.history_where(session, "all delivered", |rows| rows.iter().all(settled)).await;
+    }
+
     /// Waits until a message of the session is as described.
     pub(crate) async fn message_where(&self, session: &str, id: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually("the message's state", async || {
@@ -126,6 +133,17 @@ impl World {
     /// Sends a text that must be acknowledged; answers its message id.
     pub(crate) async fn send(&self, session: &str, to: &str, text: &str) -> String {
         sent(self.client.send(session, to, text).await)
+    }
+
+    /// What the user has; compared before and after what must change nothing.
+    pub(crate) async fn everything(&self) -> Value {
+        let sessions = self.client.all("/api/whatsapp/sessions?limit=200").await;
+        let mut histories = vec![];
+        for session in &sessions {
+            histories.push(self.client.history(session["session_id"].as_str().unwrap()).await);
+        }
+        let tokens = self.admin().get(&format!("/api/api-tokens?user_id={USER}")).await.expect(200).body;
+        json!({"sessions": sessions, "histories": histories, "tokens": tokens})
     }
 
     /// The phone with this number.
