@@ -4,10 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD_NO_PAD;
 use buffa::Message as _;
-use sha2::Digest;
 use wacore::libsignal::protocol::KeyPair;
 use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
@@ -262,26 +259,9 @@ fn key_index_node(time: u64, signed: &[u8]) -> Node {
     element("key-index-list").attr("ts", time).bytes(signed.to_vec()).build()
 }
 
-/// The hash by which clients recognise a list of devices: `2:` and the first 6 bytes of SHA-256 over the
-/// sorted `USER.0:DEVICE@SERVER`, in base64 without padding.
-pub(crate) fn device_hash(user: &str, server: &str, devices: &[u16]) -> String {
-    let mut names: Vec<String> = devices.iter().map(|d| format!("{user}.0:{d}@{server}")).collect();
-    names.sort();
-    let digest = sha2::Sha256::digest(names.concat().as_bytes());
-    format!("2:{}", BASE64_STANDARD_NO_PAD.encode(&digest[..6]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_device_hash_does_not_depend_on_the_order() {
-        let hash = device_hash("15550001", "s.whatsapp.net", &[0, 3, 12]);
-        assert_eq!(hash, device_hash("15550001", "s.whatsapp.net", &[12, 0, 3]));
-        assert_ne!(hash, device_hash("15550001", "lid", &[0, 3, 12]));
-        assert_eq!(hash.len(), 2 + 8);
-    }
 
     #[test]
     fn only_devices_with_keys_are_listed() {

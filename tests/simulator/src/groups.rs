@@ -9,6 +9,7 @@ use wacore_binary::{Jid, Node};
 use crate::account::DeviceKey;
 use crate::error::StanzaError;
 use crate::messages::Envelope;
+use crate::phash;
 use crate::router::{Login, Session};
 use crate::stanza::{attr_is, children, content, element, jid_of, required_jid, text_of, unix_now};
 use crate::world::World;
@@ -151,6 +152,13 @@ fn announce(world: &Arc<World>, login: &Login, group: &Group, change: Node) {
             world.deliver(&account, companion, notice.clone());
         }
     }
+}
+
+/// The hash of the group's devices, when the client has stated another.
+pub(crate) fn stale_phash(envelope: &Envelope<'_>) -> Option<String> {
+    let group = envelope.world.groups.get(&envelope.to.user)?;
+    let members: Vec<_> = group.members.iter().filter_map(|m| envelope.world.account(m)).collect();
+    phash::stale_group(envelope, &members)
 }
 
 /// Brings a message to every member: each device gets its own ciphertext, if there is one (it carries

@@ -26,7 +26,7 @@
 //!
 //! - Bytes: [`transport`], [`handshake`], [`frames`], [`connection`].
 //! - Stanzas: [`router`] and one module a topic ([`pairing`], [`prekeys`], [`usync`], [`messages`],
-//!   [`receipts`], [`groups`], [`app_state`], [`presence`], [`settings`]).
+//!   [`phash`], [`receipts`], [`groups`], [`app_state`], [`presence`], [`settings`]).
 //! - State: [`world`] (the registry), [`account`] (one lock an account), [`queue`] (what a device has
 //!   not acknowledged), [`media`].
 //! - Phones: [`phones`].
@@ -53,6 +53,7 @@ mod media;
 mod messages;
 mod oracle;
 mod pairing;
+mod phash;
 mod phones;
 mod prekeys;
 mod presence;

@@ -9,6 +9,7 @@ use wacore_binary::{Jid, Node};
 use crate::account::Account;
 use crate::error::StanzaError;
 use crate::groups;
+use crate::phash;
 use crate::router::{Login, Session};
 use crate::stanza::{attr_is, content, decode, element, encode, jid_of, required_jid, server_jid, text_of, unix_now};
 use crate::world::World;
@@ -40,14 +41,20 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     if envelope.id.is_empty() {
         return Err(StanzaError::Malformed("id"));
     }
-    let acknowledgement = element("ack")
+    let to_group = envelope.to.server == Server::Group;
+    let stale = if to_group { groups::stale_phash(&envelope) } else { phash::stale_direct(&envelope) };
+    let mut acknowledgement = element("ack")
         .attr("class", "message")
         .attr("id", envelope.id.as_str())
         .attr("from", &envelope.to)
-        .attr("t", envelope.time)
-        .build();
-    session.world.faults.acknowledge(&session.link, &acknowledgement, session.world.config.limits.held_acks);
-    if envelope.to.server == Server::Group { groups::fan_out(&envelope) } else { direct(&envelope) }
+        .attr("t", envelope.time);
+    if let Some(phash) = stale {
+        session.world.stats.count("stale devices");
+        acknowledgement = acknowledgement.attr("phash", phash);
+    }
+    let limit = session.world.config.limits.held_acks;
+    session.world.faults.acknowledge(&session.link, &acknowledgement.build(), limit);
+    if to_group { groups::fan_out(&envelope) } else { direct(&envelope) }
 }
 
 impl Envelope<'_> {

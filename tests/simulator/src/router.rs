@@ -154,7 +154,10 @@ pub(crate) fn handle(session: &Session, node: &Node) {
         "iq" => iq(session, node),
         "message" => messages::handle(session, node),
         "receipt" => receipts::handle(session, node),
-        "ack" => acknowledged(session, node),
+        "ack" => {
+            acknowledged(session, node);
+            Ok(())
+        }
         "presence" => presence::handle(session, node),
         "chatstate" => presence::chat_state(session, node),
         "ib" => Ok(()),
@@ -222,9 +225,9 @@ fn passive(session: &Session, node: &Node, tag: &str) -> Result<(), StanzaError>
 
 /// `<ack class=message|receipt|notification>`: the device has it. A client that pairs by code acknowledges the
 /// notification of `primary_hello` before it is a device; nothing waits for it.
-fn acknowledged(session: &Session, node: &Node) -> Result<(), StanzaError> {
+fn acknowledged(session: &Session, node: &Node) {
     let Some(login) = session.login.get() else {
-        return Ok(());
+        return;
     };
     let class = match text_of(node, "class").as_str() {
         "message" => Class::Message,
@@ -235,7 +238,6 @@ fn acknowledged(session: &Session, node: &Node) -> Result<(), StanzaError> {
     if let Some(device) = state.devices.get_mut(&login.device) {
         device.queue.acknowledge(class, &text_of(node, "id"));
     }
-    Ok(())
 }
 
 /// The account that a stanza is addressed to.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wacore_binary::{Jid, Node};
 
-use crate::account::{Account, device_hash};
+use crate::account::Account;
 use crate::config::Config;
 use crate::faults::FaultState;
 use crate::groups::Groups;
@@ -18,6 +18,7 @@ use crate::handshake::Identity;
 use crate::media::MediaStore;
 use crate::oracle::Oracle;
 use crate::pairing::Pairings;
+use crate::phash;
 use crate::phones;
 use crate::queue::Class;
 use crate::stanza::{element, encode, server_jid, text_of, unix_now};
@@ -160,8 +161,8 @@ impl World {
             account,
             device,
             added,
-            hash: device_hash(&account.number, "s.whatsapp.net", &devices),
-            lid_hash: device_hash(&account.lid, "lid", &devices),
+            hash: phash::hash(devices.iter().map(|d| account.pn(*d))),
+            lid_hash: phash::hash(devices.iter().map(|d| account.lid(*d))),
             key_index_list: account.key_index_list_node(),
         };
         for (watcher, by_lid) in watchers {
