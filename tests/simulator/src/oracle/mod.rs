@@ -33,6 +33,9 @@ pub enum ViolationKind {
     MessageIdReused,
     /// A connection went on sending after another login of its device had replaced it.
     TwoConnections,
+    /// A companion's signature of its identity, sent at the end of a pairing, is not its own or not of
+    /// what the account has signed.
+    BadSignature,
 }
 
 /// A broken rule, with the evidence.
@@ -131,6 +134,11 @@ impl Oracle {
         );
     }
 
+    /// A companion's identity at the end of a pairing is not well signed.
+    pub(crate) fn bad_signature(&self, device: &DeviceKey) {
+        self.report(ViolationKind::BadSignature, format!("{}: the signature of its identity is wrong", Name(device)));
+    }
+
     /// A connection that was replaced `since` still sends.
     pub(crate) fn acts_after_replaced(&self, device: &DeviceKey, node: &Node, since: Duration) {
         self.report(
@@ -198,6 +206,7 @@ impl fmt::Display for Name<'_> {
 mod tests {
     use super::*;
     use crate::handshake::{key_pair, public_bytes};
+    use crate::phones::OneTimeKeys;
     use crate::phones::signal::{Endpoint, PeerKeys};
     use crate::stanza::element;
 
@@ -208,7 +217,8 @@ mod tests {
     /// Two endpoints, the first with a session to the second.
     fn endpoints() -> (Endpoint, Endpoint) {
         let identity = key_pair();
-        let (alice, (bob, bundle)) = (Endpoint::new(&key_pair()).0, Endpoint::new(&identity));
+        let (alice, (bob, bundle)) =
+            (Endpoint::new(&key_pair(), OneTimeKeys::default()).0, Endpoint::new(&identity, OneTimeKeys::default()));
         let mut alice = alice;
         let peer = PeerKeys { registration: 1, identity: public_bytes(&identity), signed: bundle, one_time: None };
         alice.establish("bob", 0, &peer).unwrap();

@@ -7,6 +7,7 @@ mod history;
 mod inbound;
 mod inbox;
 mod outbound;
+mod prekeys;
 pub(crate) mod signal;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use wacore::libsignal::protocol::KeyPair;
 pub(crate) use inbound::receive;
 pub use inbox::{InboxMessage, Receipt, ReceiptKind};
 pub(crate) use outbound::welcome;
+pub(crate) use prekeys::OneTimeKeys;
 
 use crate::account::{Account, lock};
 use crate::error::PhoneError;
@@ -37,6 +39,7 @@ pub(crate) struct PhoneState {
     registration: u32,
     identity: [u8; 32],
     signed: SignedPreKey,
+    one_time: OneTimeKeys,
     signal: Mutex<Endpoint>,
     backlog: Mutex<inbound::Backlog>,
     inbox: Mutex<Inbox>,
@@ -48,11 +51,13 @@ pub(crate) struct PhoneState {
 impl PhoneState {
     /// A phone with fresh keys, but for the account's identity.
     pub(crate) fn new(identity: &KeyPair) -> Self {
-        let (signal, signed) = Endpoint::new(identity);
+        let one_time = OneTimeKeys::default();
+        let (signal, signed) = Endpoint::new(identity, one_time.clone());
         Self {
             registration: signal.registration(),
             identity: public_bytes(identity),
             signed,
+            one_time,
             signal: Mutex::new(signal),
             backlog: Mutex::default(),
             inbox: Mutex::default(),
@@ -62,13 +67,13 @@ impl PhoneState {
         }
     }
 
-    /// Its keys for somebody who wants to write to it. A phone has no one-time prekeys here.
+    /// Its keys for somebody who wants to write to it.
     pub(crate) fn bundle(&self) -> Issued {
         Issued {
             registration: self.registration.to_be_bytes(),
             identity: self.identity,
             signed: self.signed,
-            one_time: None,
+            one_time: Some(self.one_time.issue()),
             device_identity: None,
         }
     }
@@ -199,6 +204,12 @@ impl Phone {
         } else {
             Err(PhoneError::UnknownDevice(device))
         }
+    }
+
+    /// Loses its Signal sessions, as a phone does that is restored from a backup: it asks for what it
+    /// cannot read to be sent again.
+    pub fn forget_sessions(&self) {
+        lock(&self.account.phone.signal).forget_sessions();
     }
 
     /// Answers every text from others with `echo: TEXT`, or no longer. Echoes are not echoed.

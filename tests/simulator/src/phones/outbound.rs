@@ -231,11 +231,13 @@ pub(super) fn retry(
         element("value").bytes(keys.signed.key).build(),
         element("signature").bytes(keys.signed.signature).build(),
     ]);
-    let bundle = element("keys").children([
-        element("type").bytes([5]).build(),
-        element("identity").bytes(keys.identity).build(),
-        signed.build(),
-    ]);
+    let mut bundle = vec![element("type").bytes([5]).build(), element("identity").bytes(keys.identity).build()];
+    if let Some(key) = keys.one_time {
+        let key = [element("id").bytes(key.id).build(), element("value").bytes(key.key).build()];
+        bundle.push(element("key").children(key).build());
+    }
+    bundle.push(signed.build());
+    let bundle = element("keys").children(bundle);
     let receipt = reply.receipt(account).attr("type", "retry").children([
         retry,
         element("registration").bytes(keys.registration).build(),

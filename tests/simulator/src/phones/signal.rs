@@ -10,13 +10,13 @@ use futures_util::FutureExt;
 use wacore_libsignal::protocol::error::Result as SignalResult;
 use wacore_libsignal::protocol::{
     CiphertextMessage, CiphertextMessageType, DeviceId, Direction, GenericSignedPreKey, IdentityChange, IdentityKey,
-    IdentityKeyPair, IdentityKeyStore, KeyPair, PreKeyBundle, PreKeyId, PreKeyRecord, PreKeySignalMessage, PreKeyStore,
-    ProtocolAddress, PublicKey, SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord, SenderKeyStore,
-    SessionRecord, SessionStore, SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord,
-    SignedPreKeyStore, Timestamp, UsePQRatchet, group_decrypt, message_decrypt, message_encrypt, process_prekey_bundle,
-    process_sender_key_distribution_message,
+    IdentityKeyPair, IdentityKeyStore, KeyPair, PreKeyBundle, PreKeySignalMessage, ProtocolAddress, PublicKey,
+    SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord, SenderKeyStore, SessionRecord, SessionStore,
+    SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord, SignedPreKeyStore, Timestamp, UsePQRatchet,
+    group_decrypt, message_decrypt, message_encrypt, process_prekey_bundle, process_sender_key_distribution_message,
 };
 
+use super::prekeys::OneTimeKeys;
 use crate::handshake::{key_pair, public_bytes};
 use crate::prekeys::{PreKey, SignedPreKey, key_id};
 
@@ -31,8 +31,6 @@ struct Identities {
     registration: u32,
     known: HashMap<String, IdentityKey>,
 }
-
-struct NoPreKeys;
 
 struct SignedPreKeys(SignedPreKeyRecord);
 
@@ -85,21 +83,6 @@ impl IdentityKeyStore for Identities {
 
     async fn get_identity(&self, address: &ProtocolAddress) -> SignalResult<Option<IdentityKey>> {
         Ok(self.known.get(address.as_str()).copied())
-    }
-}
-
-#[async_trait]
-impl PreKeyStore for NoPreKeys {
-    async fn get_pre_key(&self, _id: PreKeyId) -> SignalResult<PreKeyRecord> {
-        Err(SignalProtocolError::InvalidPreKeyId)
-    }
-
-    async fn save_pre_key(&mut self, _id: PreKeyId, _record: &PreKeyRecord) -> SignalResult<()> {
-        Ok(())
-    }
-
-    async fn remove_pre_key(&mut self, _id: PreKeyId) -> SignalResult<()> {
-        Ok(())
     }
 }
 
@@ -163,6 +146,7 @@ pub(crate) struct Endpoint {
     sessions: Sessions,
     identities: Identities,
     signed_prekeys: SignedPreKeys,
+    one_time: OneTimeKeys,
     sender_keys: SenderKeys,
 }
 
@@ -179,8 +163,8 @@ fn public(bytes: &[u8; 32]) -> SignalResult<PublicKey> {
 }
 
 impl Endpoint {
-    /// An endpoint without sessions, and its signed prekey.
-    pub(crate) fn new(identity: &KeyPair) -> (Self, SignedPreKey) {
+    /// An endpoint without sessions that takes the prekeys of `one_time`, and its signed prekey.
+    pub(crate) fn new(identity: &KeyPair, one_time: OneTimeKeys) -> (Self, SignedPreKey) {
         let pair = key_pair();
         let signature: [u8; 64] = identity
             .private_key
@@ -197,6 +181,7 @@ impl Endpoint {
                 known: HashMap::new(),
             },
             signed_prekeys: SignedPreKeys(record),
+            one_time,
             sender_keys: SenderKeys::default(),
         };
         let signed = SignedPreKey { id: [0, 0, 1], key: public_bytes(&pair), signature };
@@ -216,6 +201,12 @@ impl Endpoint {
     /// Forgets a session, so that the next message begins a new one.
     pub(crate) fn forget_session(&mut self, peer: &str, device: u16) {
         self.sessions.0.remove(address(peer, device).as_str());
+    }
+
+    /// Forgets all sessions: it can read nothing until they are opened anew.
+    pub(crate) fn forget_sessions(&mut self) {
+        self.sessions = Sessions::default();
+        self.sender_keys = SenderKeys::default();
     }
 
     /// Begins a session.
@@ -278,11 +269,14 @@ impl Endpoint {
             &address(peer, device),
             &mut self.sessions,
             &mut self.identities,
-            &mut NoPreKeys,
+            &mut self.one_time,
             &self.signed_prekeys,
             &mut rand::rng(),
             UsePQRatchet::No,
         ))?;
+        if let Some(id) = decrypted.consumed_prekey_id {
+            self.one_time.used(id);
+        }
         Ok(decrypted.plaintext)
     }
 
@@ -326,8 +320,8 @@ mod tests {
     #[test]
     fn what_is_decrypted_twice_is_a_duplicate() {
         let identity = key_pair();
-        let (mut alice, _) = Endpoint::new(&key_pair());
-        let (mut bob, signed) = Endpoint::new(&identity);
+        let (mut alice, _) = Endpoint::new(&key_pair(), OneTimeKeys::default());
+        let (mut bob, signed) = Endpoint::new(&identity, OneTimeKeys::default());
         let keys =
             PeerKeys { registration: bob.registration(), identity: public_bytes(&identity), signed, one_time: None };
         alice.establish("bob", 0, &keys).unwrap();
@@ -338,5 +332,23 @@ mod tests {
         assert!(matches!(again, Err(DecryptError::Duplicate)));
         let garbage = bob.decrypt("alice", 0, "msg", &[0x33; 40]);
         assert!(matches!(garbage, Err(DecryptError::Failed(_))));
+    }
+    #[test]
+    fn a_one_time_prekey_opens_one_session() {
+        let (identity, one_time) = (key_pair(), OneTimeKeys::default());
+        let (mut bob, signed) = Endpoint::new(&identity, one_time.clone());
+        let (first, second) = (one_time.issue(), one_time.issue());
+        assert_ne!(first, second);
+        let mut greet = |name: &str, key| {
+            let (mut alice, _) = Endpoint::new(&key_pair(), OneTimeKeys::default());
+            let identity = public_bytes(&identity);
+            let keys = PeerKeys { registration: bob.registration(), identity, signed, one_time: Some(key) };
+            alice.establish("bob", 0, &keys).unwrap();
+            let (kind, ciphertext) = alice.encrypt("bob", 0, b"hello").unwrap();
+            bob.decrypt(name, 0, kind, &ciphertext)
+        };
+        assert!(greet("alice", first).is_ok());
+        assert!(matches!(greet("carol", first), Err(DecryptError::Failed(_))), "used already");
+        assert!(greet("dave", second).is_ok());
     }
 }
