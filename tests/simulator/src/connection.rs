@@ -50,7 +50,7 @@ pub(crate) struct Link {
     pub(crate) replaced: OnceLock<Instant>,
     closing: AtomicBool,
     /// The device that was paired over this connection, until it has signed its identity.
-    pub(crate) paired: Mutex<Option<(Arc<Account>, u16)>>,
+    pub(crate) paired: Mutex<Option<Paired>>,
 }
 
 impl Link {
@@ -128,6 +128,14 @@ impl Link {
             drained.await;
         }
     }
+}
+
+/// A device that was paired over a connection and has not signed its identity yet.
+pub(crate) struct Paired {
+    pub(crate) account: Arc<Account>,
+    pub(crate) device: u16,
+    /// The companion's identity key.
+    pub(crate) companion: [u8; 32],
 }
 
 /// Why a connection ended; for the log.
@@ -326,6 +334,6 @@ pub(crate) fn replaced_for(link: &Link) -> Option<Duration> {
 }
 
 /// Remembers the device that was paired over a connection.
-pub(crate) fn remember_paired(link: &Link, account: Arc<Account>, device: u16) {
-    *lock(&link.paired) = Some((account, device));
+pub(crate) fn remember_paired(link: &Link, paired: Paired) {
+    *lock(&link.paired) = Some(paired);
 }

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use buffa::Message as _;
 use hmac::{KeyInit, Mac};
+use wacore::libsignal::protocol::PublicKey;
 use wacore_binary::Node;
 use waproto::whatsapp as wa;
 
@@ -20,15 +21,17 @@ pub(crate) use code::enter as enter_code;
 pub(crate) use qr::{offer, scan};
 
 use crate::account::{Account, lock};
-use crate::connection::{Link, remember_paired};
+use crate::connection::{Link, Paired, remember_paired};
 use crate::error::{PhoneError, StanzaError};
 use crate::handshake::public_bytes;
-use crate::router::Session;
+use crate::router::{LOGGED_OUT, Session};
 use crate::stanza::{child_bytes, children, element, server_jid, unix_now};
 use crate::world::World;
 
 /// Prefix of what the account signs for a device.
 const ACCOUNT_SIGNATURE_PREFIX: [u8; 2] = [6, 0];
+/// Prefix of what the device signs.
+const DEVICE_SIGNATURE_PREFIX: [u8; 2] = [6, 1];
 /// A signed device identity is far smaller.
 const IDENTITY_BYTES: usize = 4 << 10;
 
@@ -82,7 +85,7 @@ fn approve(world: &World, account: &Arc<Account>, approval: &Approval<'_>) -> Re
         }
         state.add_device(approval.noise)
     };
-    remember_paired(approval.link, account.clone(), device);
+    remember_paired(approval.link, Paired { account: account.clone(), device, companion: approval.companion });
     let identity = device_identity(account, device, approval)?;
     let success = element("pair-success").children([
         element("device-identity").bytes(identity).build(),
@@ -137,6 +140,25 @@ fn device_identity(account: &Account, device: u16, approval: &Approval<'_>) -> R
     .encode_to_vec())
 }
 
+/// Whether the identity that a companion sends back is the account's, signed by the companion as well.
+fn is_signed(paired: &Paired, identity: &[u8]) -> bool {
+    let Ok(identity) = wa::ADVSignedDeviceIdentity::decode_from_slice(identity) else {
+        return false;
+    };
+    let (Some(details), Some(by_account), Some(by_device)) =
+        (identity.details, identity.account_signature, identity.device_signature)
+    else {
+        return false;
+    };
+    let Ok(companion) = PublicKey::from_djb_public_key_bytes(&paired.companion) else {
+        return false;
+    };
+    let account = &paired.account.identity;
+    let vouched = [&ACCOUNT_SIGNATURE_PREFIX[..], &details, &paired.companion].concat();
+    let signed = [&DEVICE_SIGNATURE_PREFIX[..], &details, &paired.companion, &public_bytes(account)].concat();
+    account.public_key.verify_signature(&vouched, &by_account) && companion.verify_signature(&signed, &by_device)
+}
+
 /// `<pair-device-sign>`: the companion has signed. It must connect anew, as a device.
 pub(crate) fn signed(session: &Session, node: &Node) -> Result<(), StanzaError> {
     let identity = child_bytes(node, "device-identity")?;
@@ -144,19 +166,28 @@ pub(crate) fn signed(session: &Session, node: &Node) -> Result<(), StanzaError> 
         return Err(StanzaError::Malformed("device-identity"));
     }
     let paired = lock(&session.link.paired).take();
-    let (account, number) = paired.ok_or(StanzaError::NotLoggedIn)?;
-    if let Some(device) = account.state().devices.get_mut(&number) {
+    let paired = paired.ok_or(StanzaError::NotLoggedIn)?;
+    let (world, grace) = (&session.world, session.world.config.close_grace);
+    let Paired { account, device: number, .. } = &paired;
+    if !is_signed(&paired, identity) {
+        world.oracle.bad_signature(&account.key(*number));
+        account.state().devices.remove(number);
+        let refused = element("stream:error").attr("code", LOGGED_OUT).build();
+        session.link.say_and_close(Some(&refused), grace);
+        return Ok(());
+    }
+    if let Some(device) = account.state().devices.get_mut(number) {
         device.identity = identity.into();
     }
     let restart = element("stream:error").attr("code", 515).build();
-    session.link.say_and_close(Some(&restart), session.world.config.close_grace);
+    session.link.say_and_close(Some(&restart), grace);
     Ok(())
 }
 
 /// The connection has ended: nobody can pair over it any more, and a device that never signed is gone.
 pub(crate) fn abandon(session: &Session) {
     lock(&session.world.pairings).forget(session.link.id);
-    if let Some((account, device)) = lock(&session.link.paired).take() {
+    if let Some(Paired { account, device, .. }) = lock(&session.link.paired).take() {
         account.state().devices.remove(&device);
     }
 }
