@@ -12,3 +12,9 @@ mod exchange;
 mod messaging;
 #[path = "simulator/pairing.rs"]
 mod pairing;
+#[path = "simulator/raw.rs"]
+mod raw;
+#[path = "simulator/state.rs"]
+mod state;
+#[path = "simulator/wrong.rs"]
+mod wrong;

@@ -32,7 +32,10 @@ pub(crate) async fn simulator_with(config: Config) -> Handle {
 /// No client did anything wrong.
 pub(crate) fn assert_clean(simulator: &Handle) {
     assert_eq!(simulator.violations(), []);
-    assert_eq!(simulator.stats().count("unknown iq"), 0, "{}", simulator.stats());
+    let stats = simulator.stats();
+    for mistake in ["unknown iq", "unknown stanza", "stale devices"] {
+        assert_eq!(stats.count(mistake), 0, "{mistake}\n{stats}");
+    }
 }
 
 /// Waits until a condition holds.
