@@ -286,7 +286,8 @@ pub(crate) fn finish(simulator: &Handle) {
 }
 
 fn shown(lines: &[Value]) -> String {
-    lines.iter().map(|line| format!("\n  {line}")).collect()
+    let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 impl Drop for Peer {
