@@ -1,10 +1,16 @@
 //! Where a socket to WhatsApp is opened, and only here.
 
 use crate::session::admission::Admission;
+use anyhow::Context;
 use async_trait::async_trait;
+use http::{HeaderValue, Uri, header};
 use std::{sync::Arc, time::Duration};
-use whatsapp_rust::transport::{
-    TokioWebSocketTransportFactory, Transport, TransportEvent, TransportFactory, default_tls_connector,
+use tokio::net::TcpStream;
+use tokio_websockets::ClientBuilder;
+use whatsapp_rust::{
+    async_channel::Receiver,
+    transport::{Connector, Transport, TransportEvent, TransportFactory, default_tls_connector, from_websocket},
+    wacore::net::WHATSAPP_WEB_ORIGIN,
 };
 
 /// How long a reconnect may stand in line. Below the library's own limit for opening a connection (20 s), so
@@ -13,14 +19,30 @@ const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Opens sockets to one endpoint with one shared TLS configuration, as fast as the node may.
 pub(super) struct GatedTransport {
-    inner: TokioWebSocketTransportFactory,
+    url: String,
+    connector: Connector,
     admission: Admission,
 }
 
 impl GatedTransport {
     pub(super) fn new(url: &str, admission: Admission) -> Self {
-        let inner = TokioWebSocketTransportFactory::new().with_url(url).with_connector(default_tls_connector());
-        Self { inner, admission }
+        Self { url: url.to_owned(), connector: default_tls_connector(), admission }
+    }
+
+    /// Opens a socket as the library does, but for [`connect`].
+    async fn open(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
+        let uri: Uri = self.url.parse()?;
+        let host = uri.host().context("an address without a host")?.trim_start_matches('[').trim_end_matches(']');
+        let (connector, port) = match uri.scheme_str() {
+            Some("wss") => (&self.connector, 443),
+            _ => (&Connector::Plain, 80),
+        };
+        let stream = connect(host, uri.port_u16().unwrap_or(port)).await?;
+        let stream = connector.wrap(host, stream).await?;
+        let origin = HeaderValue::from_static(WHATSAPP_WEB_ORIGIN);
+        let builder = ClientBuilder::from_uri(uri.clone()).add_header(header::ORIGIN, origin)?;
+        let (socket, _) = builder.connect_on(stream).await?;
+        Ok(from_websocket(socket))
     }
 
     /// The factory for one client. Its first socket was admitted when the client was started.
@@ -37,15 +59,21 @@ pub(super) struct ClientTransport {
 
 #[async_trait]
 impl TransportFactory for ClientTransport {
-    async fn create_transport(
-        &self,
-    ) -> anyhow::Result<(Arc<dyn Transport>, whatsapp_rust::async_channel::Receiver<TransportEvent>)> {
+    async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
         if !self.first.swap(false, std::sync::atomic::Ordering::Relaxed) {
             metrics::counter!(crate::metrics::RECONNECTS).increment(1);
             anyhow::ensure!(self.shared.admission.reenter(PATIENCE).await, "too many reconnects at once");
         }
-        self.shared.inner.create_transport().await
+        self.shared.open().await
     }
+}
+
+/// A TCP connection that sends what is written at once. Stanzas are small: otherwise each waits until WhatsApp's
+/// side has acknowledged the one before, which it delays by up to 40 ms.
+async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// An endpoint that this build may not connect to.
@@ -80,8 +108,19 @@ pub(crate) fn check_endpoint(url: &str) -> Result<(), EndpointError> {
     if scheme == "wss" { Ok(()) } else { Err(EndpointError::Plain) }
 }
 
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
 mod tests {
+    #[tokio::test]
+    async fn stanzas_do_not_wait_for_each_other() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = super::connect("127.0.0.1", address.port()).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
+}
+
+#[cfg(all(test, feature = "sandbox"))]
+mod sandbox_tests {
     use super::check_endpoint;
 
     #[test]
