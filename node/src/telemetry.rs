@@ -4,9 +4,9 @@ use crate::config::{LogConfig, LogFormat};
 use std::{io::IsTerminal, iter};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
-/// What the libraries may log. Below these levels the WhatsApp library would log payloads and addresses, under
-/// targets of its own invention, so that everything unknown is held to errors.
-const LIBRARIES: &str = "error,ractor=warn,hyper=warn,rustls=warn,fjall=warn,lsm_tree=warn";
+/// What the libraries may log. The WhatsApp library logs payloads and addresses, and keys of ratchets even as errors,
+/// under targets of its own invention: whatever is unknown is silent.
+const LIBRARIES: &str = "off,ractor=warn,hyper=warn,warp=warn,rustls=warn,fjall=warn,lsm_tree=warn";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -106,21 +106,19 @@ async fn linked_sessions_come_back_and_disconnected_ones_stay_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_after_a_restart_are_paced() {
     let settings = [("ROOKERY_SESSIONS__LOGIN_BURST", "1"), ("ROOKERY_SESSIONS__LOGINS_PER_SECOND", "4")];
-    let (mut world, _) = World::linked(&settings).await;
+    let (mut world, session) = World::linked(&settings).await;
+    let mut sessions = vec![session];
     for number in 2..5 {
-        world.link(&format!("1555000100{number}")).await;
+        sessions.push(world.link(&format!("1555000100{number}")).await);
     }
     world.node.stop().await;
     let logins = world.simulator.stats().count("login");
     let started = Instant::now();
     world.start_again().await;
     world.client.get("/api/health/ready").await.expect(200);
-    eventually("all sessions connected", async || {
-        let sessions = world.client.all("/api/whatsapp/sessions?limit=200").await;
-        let working = sessions.iter().filter(|session| session["status"] == "WORKING").count();
-        if working == 4 { Ok(()) } else { Err(format!("{working} of 4")) }
-    })
-    .await;
+    for session in &sessions {
+        world.status_is(session, "WORKING").await;
+    }
     // One at once, three more a quarter of a second apart.
     assert!(started.elapsed() >= Duration::from_millis(750), "{:?}", started.elapsed());
     assert_eq!(world.simulator.stats().count("login") - logins, 4);

@@ -20,6 +20,11 @@ async fn the_log_holds_no_secret_and_no_text_of_a_message() {
         .expect(422);
     world.client.with_token(faulty).get("/api/whatsapp/sessions").await.expect(401);
     world.client.get(&format!("/api/whatsapp/sessions/{session}/messages?cursor={faulty}&limit=1")).await.expect(422);
+    // Messages that come again are where the WhatsApp library says most.
+    for _ in 0..20 {
+        world.phone(FRIEND).send_text(OWNER, inbound).unwrap();
+    }
+    world.simulator.faults().redeliver(OWNER, 1);
     world.simulator.faults().drop_connection(OWNER, 1);
     world.send(&session, FRIEND, out).await;
     let qr = {

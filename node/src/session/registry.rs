@@ -180,8 +180,12 @@ impl Sessions {
         self.supervisor.cast(spawn).map_err(|_| SessionError::Closing)?;
         let actor = spawned.await.map_err(|_| SessionError::Closing)?;
         let handle = Handle { user_id, actor, view, desk, fence, keeper_ended };
-        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
+        // Nobody is to see what an earlier run has left in the row, such as a connection that is gone.
+        let mut view = handle.view.clone();
+        view.mark_unchanged();
         handle.tell(Event::Activated);
+        let _ = view.changed().await;
+        self.running.write().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
         Ok(handle)
     }
 
