@@ -10,7 +10,7 @@ pub struct SendText {
     pub session_id: String,
     /// The recipient: phone number, JID, LID or group JID.
     pub to: String,
-    /// The text, 1 to 65,536 bytes of UTF-8.
+    /// The text, 1 to 65,536 characters.
     pub message: String,
 }
 

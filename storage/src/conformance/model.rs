@@ -147,7 +147,7 @@ impl Session {
         }
     }
 
-    fn insert(&mut self, mut row: HistoryRow) -> Result<u64, StoreError> {
+    fn insert(&mut self, mut row: HistoryRow) -> u64 {
         let same = |other: &&HistoryRow| {
             let author = |row: &HistoryRow| (row.from_me, if row.from_me { None } else { row.sender.clone() });
             (&other.message_id, &other.chat, author(other)) == (&row.message_id, &row.chat, author(&row))
@@ -169,12 +169,12 @@ impl Session {
         }
         let sort_key = row.sort_key;
         self.history.insert(sort_key, row);
-        Ok(sort_key)
+        sort_key
     }
 
     fn accept(&mut self, accepted: Accepted) -> Result<(), StoreError> {
         let Accepted { outbox, history, idempotency } = accepted;
-        let sort_key = self.insert(history)?;
+        let sort_key = self.insert(history);
         if let Some((key, record)) = idempotency {
             self.records.insert(key, SendRecord { sort_key, ..record });
         }
@@ -409,7 +409,12 @@ impl<'a> Pair<'a> {
             Step::Insert(_, _, rows) => {
                 let rows: Vec<_> = rows.into_iter().map(message).collect();
                 let result = stores.history.insert(&fence, rows.clone()).await;
-                let insert = |session: &mut Session| rows.into_iter().try_for_each(|row| session.insert(row).map(drop));
+                let insert = |session: &mut Session| {
+                    for row in rows {
+                        session.insert(row);
+                    }
+                    Ok(())
+                };
                 (result, session.write(&fence, insert))
             }
             Step::Receipt(_, chat, message, kind, secs) => {

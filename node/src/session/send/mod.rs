@@ -83,7 +83,35 @@ pub(crate) struct Connection {
 }
 
 /// What the first caller with an idempotency key leaves for the others.
-type Twin = watch::Receiver<Option<Result<Receipt, ()>>>;
+type Twin = watch::Receiver<Option<Result<Receipt, Refusal>>>;
+
+/// Why the first caller's send was not accepted, as far as the others share it.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    QueueFull,
+    IdempotencyConflict,
+    Other,
+}
+
+impl From<&SendError> for Refusal {
+    fn from(error: &SendError) -> Self {
+        match error {
+            SendError::QueueFull => Self::QueueFull,
+            SendError::IdempotencyConflict => Self::IdempotencyConflict,
+            SendError::Closed | SendError::Store(_) => Self::Other,
+        }
+    }
+}
+
+impl From<Refusal> for SendError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::QueueFull => Self::QueueFull,
+            Refusal::IdempotencyConflict => Self::IdempotencyConflict,
+            Refusal::Other => Self::Closed,
+        }
+    }
+}
 
 #[derive(Default)]
 struct Desk {
@@ -162,7 +190,7 @@ impl SendDesk {
         };
         if let Some(mut twin) = twin {
             let answer = twin.wait_for(Option::is_some).await.map_err(|_| SendError::Closed)?;
-            return answer.clone().expect("waited for").map_err(|()| SendError::Closed);
+            return answer.clone().expect("waited for").map_err(SendError::from);
         }
         let desk = Arc::clone(self);
         // In a task of its own: a caller that goes away must not leave its twins without an answer.
@@ -173,7 +201,7 @@ impl SendDesk {
                 Err(error) => Err(error),
             };
             desk.desk().twins.remove(&key);
-            publish.send_replace(Some(answer.as_ref().map(Clone::clone).map_err(|_| ())));
+            publish.send_replace(Some(answer.as_ref().map(Clone::clone).map_err(Refusal::from)));
             answer
         });
         first.await.map_err(|_| SendError::Closed)?
