@@ -49,6 +49,9 @@ pub enum PhoneError {
     /// The phone never got a message with this id.
     #[error("the phone has no message {0}")]
     UnknownMessage(String),
+    /// The server does not allow it.
+    #[error("{0}")]
+    Refused(String),
     /// A Signal operation failed.
     #[error("signal: {0}")]
     Signal(String),

@@ -73,6 +73,6 @@ pub use config::{Config, Limits};
 pub use error::{PhoneError, StartError};
 pub use faults::Faults;
 pub use oracle::{Violation, ViolationKind};
-pub use phones::{DeviceInfo, InboxMessage, Phone, Receipt, ReceiptKind};
+pub use phones::{Content, DeviceInfo, InboxMessage, MediumKind, MessageKind, Phone, Receipt, ReceiptKind};
 pub use server::{Handle, Simulator};
 pub use stats::Stats;

@@ -4,10 +4,14 @@
 mod bad_input;
 #[path = "simulator/client.rs"]
 mod client;
+#[path = "simulator/content.rs"]
+mod content;
 #[path = "simulator/devices.rs"]
 mod devices;
 #[path = "simulator/exchange.rs"]
 mod exchange;
+#[path = "simulator/groups.rs"]
+mod groups;
 #[path = "simulator/messaging.rs"]
 mod messaging;
 #[path = "simulator/pairing.rs"]

@@ -10,7 +10,9 @@ use wacore_binary::jid::Server;
 use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
 
+use super::content::Content;
 use super::inbox::{Arrival, InboxMessage, Receipt, ReceiptKind, Received};
+use super::kind::{self, MessageKind};
 use super::outbound;
 use super::signal::DecryptError;
 use crate::account::{Account, lock};
@@ -147,7 +149,7 @@ fn keep(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, node: &Node
     }
     let own = origin.sender.number == account.number;
     let (inner, destination) = unwrap(message);
-    let Some(text) = text(&inner) else { return };
+    let Some(seen) = kind::read(&inner) else { return };
     let id = text_of(node, "id");
     let limit = world.config.limits.inbox_messages;
     let key = hash(&(&*origin.sender.number, &id));
@@ -168,7 +170,9 @@ fn keep(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, node: &Node
             chat: chat(world, origin, node, own, destination.as_deref()),
             from_me: own,
             timestamp: text_of(node, "t").parse().unwrap_or_else(|_| unix_now()),
-            text,
+            text: seen.text,
+            kind: seen.kind,
+            target: seen.target,
         },
         sender: origin.device.clone(),
         group: origin.group.clone(),
@@ -176,6 +180,7 @@ fn keep(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, node: &Node
     let echo = account.phone.echo.load(Ordering::Relaxed)
         && !own
         && origin.group.is_none()
+        && !matches!(received.message.kind, MessageKind::Reaction | MessageKind::Edit | MessageKind::Revoke)
         && !received.message.text.starts_with(ECHO)
         && !received.message.text.starts_with('<');
     let answer = echo.then(|| (received.message.from.clone(), received.message.text.clone()));
@@ -183,7 +188,7 @@ fn keep(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, node: &Node
     account.phone.arrived.notify_waiters();
     world.stats.count("phone: received");
     if let Some((to, text)) = answer
-        && let Err(error) = outbound::send_text(world, account, &to, &format!("{ECHO}{text}"))
+        && let Err(error) = outbound::send(world, account, &to, &Content::Text(format!("{ECHO}{text}")))
     {
         tracing::debug!(%error, "no echo");
     }
@@ -210,36 +215,6 @@ fn unwrap(message: wa::Message) -> (wa::Message, Option<String>) {
     let destination = sent.destination_jid.clone();
     let inner = sent.message.as_option().cloned().unwrap_or_default();
     (inner, destination)
-}
-
-/// What a person would see of a message; `None` for what only devices talk about.
-fn text(message: &wa::Message) -> Option<String> {
-    if message.conversation.is_some() {
-        return message.conversation.clone();
-    }
-    if let Some(extended) = message.extended_text_message.as_option() {
-        return Some(extended.text.clone().unwrap_or_default());
-    }
-    let media = |caption: &Option<String>, kind: &str| Some(caption.clone().unwrap_or_else(|| format!("<{kind}>")));
-    if let Some(image) = message.image_message.as_option() {
-        return media(&image.caption, "image");
-    }
-    if let Some(video) = message.video_message.as_option() {
-        return media(&video.caption, "video");
-    }
-    if let Some(document) = message.document_message.as_option() {
-        return media(&document.caption, "document");
-    }
-    if let Some(reaction) = message.reaction_message.as_option() {
-        return Some(format!("<reaction {}>", reaction.text.clone().unwrap_or_default()));
-    }
-    if message.audio_message.is_set() {
-        return Some("<audio>".into());
-    }
-    let internal = message.protocol_message.is_set()
-        || message.sender_key_distribution_message.is_set()
-        || message.encode_to_vec().is_empty();
-    (!internal).then(|| "<other>".into())
 }
 
 fn asks_for_app_state_key(message: &wa::Message) -> bool {

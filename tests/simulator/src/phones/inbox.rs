@@ -6,6 +6,9 @@ use serde::Serialize;
 use wacore_binary::Jid;
 use waproto::whatsapp as wa;
 
+use super::content::Style;
+use super::kind::MessageKind;
+
 /// Messages that a phone can encrypt again when a device asks.
 const SENT_MESSAGES: usize = 1_024;
 /// Sent messages whose receipts are kept.
@@ -24,6 +27,10 @@ pub struct InboxMessage {
     pub chat: String,
     /// The text, a medium's caption, or the kind of message in angle brackets (`<image>`).
     pub text: String,
+    /// What kind of message it is.
+    pub kind: MessageKind,
+    /// The id of the message that a reaction, edit or revocation is about.
+    pub target: Option<String>,
     /// One of the account's own devices sent it.
     pub from_me: bool,
     /// When the server accepted it, seconds since the epoch.
@@ -147,8 +154,10 @@ pub(super) struct Sent {
 /// A message that can be encrypted again.
 #[derive(Clone)]
 pub(super) struct SentMessage {
+    /// A number, or a group's JID.
     pub(super) to: String,
     pub(super) message: wa::Message,
+    pub(super) style: Style,
 }
 
 impl Sent {
@@ -199,6 +208,8 @@ mod tests {
                 from: "1".into(),
                 chat: "1".into(),
                 text: id.into(),
+                kind: MessageKind::Text,
+                target: None,
                 from_me: false,
                 timestamp: 0,
             },

@@ -3,9 +3,12 @@
 //! A phone is device 0 of its account and a Signal endpoint of its own. What it receives waits in a
 //! queue and is decrypted by a task that exists only while there is something to do.
 
+mod content;
+mod groups;
 mod history;
 mod inbound;
 mod inbox;
+mod kind;
 mod outbound;
 mod prekeys;
 pub(crate) mod signal;
@@ -19,8 +22,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use wacore::libsignal::protocol::KeyPair;
 
+pub use content::{Content, MediumKind};
 pub(crate) use inbound::receive;
 pub use inbox::{InboxMessage, Receipt, ReceiptKind};
+pub use kind::MessageKind;
 pub(crate) use outbound::welcome;
 pub(crate) use prekeys::OneTimeKeys;
 
@@ -136,9 +141,14 @@ impl Phone {
     }
 
     /// Sends a text to another account: to its phone, to its companions, and to the companions of this
-    /// account. Returns the message id.
+    /// account; or to all devices of a group that is named by its JID. Returns the message id.
     pub fn send_text(&self, to_number: &str, text: &str) -> Result<String, PhoneError> {
-        outbound::send_text(&self.world, &self.account, to_number, text)
+        self.send(to_number, &Content::Text(text.to_string()))
+    }
+
+    /// Sends anything to a number or a group's JID, as [`Phone::send_text`] does.
+    pub fn send(&self, to: &str, content: &Content) -> Result<String, PhoneError> {
+        outbound::send(&self.world, &self.account, to, content)
     }
 
     /// Sends a chunk of history to every companion: `chats` chats with `messages` messages each.

@@ -12,64 +12,91 @@ use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
 use waproto::whatsapp::message as parts;
 
+use super::content::{self, Content, Style};
+use super::groups;
 use super::inbox::SentMessage;
 use super::signal::{Endpoint, PeerKeys};
 use crate::account::{Account, lock};
 use crate::app_state::KEY_ID;
 use crate::error::PhoneError;
+use crate::groups::Group;
 use crate::prekeys::issue_of;
 use crate::stanza::{element, unix_now};
 use crate::world::World;
-
-/// Bytes of a text; WhatsApp takes no longer ones.
-const TEXT_BYTES: usize = 65_536;
 
 /// A fresh message id in the form of a phone's.
 pub(super) fn message_id() -> String {
     format!("AC{}", hex::encode_upper(rand::random::<[u8; 15]>()))
 }
 
-fn signal_error(error: impl std::fmt::Display) -> PhoneError {
+/// What went wrong in Signal.
+pub(super) fn signal_error(error: impl std::fmt::Display) -> PhoneError {
     PhoneError::Signal(error.to_string())
 }
 
-/// Sends a text to an account's devices and shows it to the own companions.
-pub(super) fn send_text(
+/// Where a message goes.
+pub(super) enum Chat {
+    User(Arc<Account>),
+    Group(Arc<Group>),
+}
+
+impl Chat {
+    /// Its JID.
+    pub(super) fn jid(&self) -> Jid {
+        match self {
+            Self::User(account) => account.pn(0),
+            Self::Group(group) => group.jid(),
+        }
+    }
+}
+
+/// Sends something to an account's devices, shown to the own companions as well, or to a group.
+pub(super) fn send(
     world: &Arc<World>,
     account: &Arc<Account>,
     to: &str,
-    text: &str,
+    content: &Content,
 ) -> Result<String, PhoneError> {
-    if text.len() > TEXT_BYTES {
-        return Err(PhoneError::Invalid("the text is too long".into()));
-    }
-    let recipient = world.account(to).ok_or_else(|| PhoneError::UnknownNumber(to.to_string()))?;
-    let message = wa::Message { conversation: Some(text.to_string()), ..Default::default() };
+    let chat = content::chat(world, to)?;
+    let (message, style) = content::build(world, account, &chat, content)?;
     let id = message_id();
-    let sent = SentMessage { to: to.to_string(), message: message.clone() };
+    let sent = SentMessage { to: to.to_string(), message: message.clone(), style };
     lock(&account.phone.sent).add(&id, sent);
-    let outgoing = Outgoing { world, account, id: &id, time: unix_now() };
+    let outgoing = Outgoing { world, account, id: &id, time: unix_now(), style };
     let mut signal = lock(&account.phone.signal);
+    match &chat {
+        Chat::User(recipient) => to_user(&outgoing, &mut signal, recipient, message)?,
+        Chat::Group(group) => groups::send(&outgoing, &mut signal, group, &message)?,
+    }
+    drop(signal);
+    world.stats.count("phone: sent");
+    Ok(id)
+}
+
+fn to_user(
+    outgoing: &Outgoing<'_>,
+    signal: &mut Endpoint,
+    recipient: &Arc<Account>,
+    message: wa::Message,
+) -> Result<(), PhoneError> {
+    let account = outgoing.account;
     let own = recipient.number == account.number;
     let mut devices = recipient.state().companions();
     if !own {
         devices.push(0);
     }
     for device in devices {
-        outgoing.send(&mut signal, &recipient, device, &message, Kind::Text)?;
+        outgoing.send(signal, recipient, device, &message, Kind::Text)?;
     }
     if own {
-        return Ok(id);
+        return Ok(());
     }
-    let copy = device_sent(&recipient, message);
+    let copy = device_sent(recipient, message);
     let companions = account.state().companions();
     for companion in companions {
-        let kind = Kind::OwnText(&recipient);
-        outgoing.send(&mut signal, account, companion, &copy, kind)?;
+        outgoing.send(signal, account, companion, &copy, Kind::OwnText(recipient))?;
     }
-    drop(signal);
-    world.stats.count("phone: sent");
-    Ok(id)
+    Ok(())
 }
 
 /// The form in which the own devices get what one of them sent.
@@ -95,11 +122,12 @@ enum Kind<'a> {
 }
 
 /// A message that a phone sends to one device after the other.
-struct Outgoing<'a> {
-    world: &'a Arc<World>,
-    account: &'a Arc<Account>,
+pub(super) struct Outgoing<'a> {
+    pub(super) world: &'a Arc<World>,
+    pub(super) account: &'a Arc<Account>,
     id: &'a str,
     time: u64,
+    style: Style,
 }
 
 impl Outgoing<'_> {
@@ -112,10 +140,25 @@ impl Outgoing<'_> {
         message: &wa::Message,
         kind: Kind<'_>,
     ) -> Result<(), PhoneError> {
+        if let Some(enc) = self.encrypt(signal, recipient, device, message)? {
+            self.world.deliver(recipient, device, self.stanza(recipient, kind, enc));
+        }
+        Ok(())
+    }
+
+    /// The `<enc>` for one device, over a session that is begun when there is none. `None` when the
+    /// device has no keys.
+    pub(super) fn encrypt(
+        &self,
+        signal: &mut Endpoint,
+        recipient: &Arc<Account>,
+        device: u16,
+        message: &wa::Message,
+    ) -> Result<Option<Node>, PhoneError> {
         let peer = &*recipient.number;
         if !signal.has_session(peer, device) {
             let Some(keys) = issue_of(self.world, recipient, device, false) else {
-                return Ok(());
+                return Ok(None);
             };
             let keys = PeerKeys {
                 registration: u32::from_be_bytes(keys.registration),
@@ -126,20 +169,35 @@ impl Outgoing<'_> {
             signal.establish(peer, device, &keys).map_err(signal_error)?;
         }
         let plaintext = MessageUtils::encode_and_pad(message);
-        let (enc, ciphertext) = signal.encrypt(peer, device, &plaintext).map_err(signal_error)?;
-        let enc = element("enc").attr("v", "2").attr("type", enc).bytes(ciphertext).build();
-        self.world.deliver(recipient, device, self.stanza(recipient, kind, enc));
-        Ok(())
+        let (kind, ciphertext) = signal.encrypt(peer, device, &plaintext).map_err(signal_error)?;
+        Ok(Some(element("enc").attr("v", "2").attr("type", kind).bytes(ciphertext).build()))
+    }
+
+    /// The stanza of a message to a group, for one device.
+    pub(super) fn group_stanza(&self, group: &Jid, encs: Vec<Node>) -> Node {
+        let message = self
+            .common()
+            .attr("from", group)
+            .attr("participant", self.account.pn(0))
+            .attr("participant_lid", self.account.lid(0))
+            .attr("addressing_mode", "pn");
+        message.children(encs).build()
+    }
+
+    fn common(&self) -> NodeBuilder {
+        let message = element("message")
+            .attr("id", self.id)
+            .attr("type", self.style.kind)
+            .attr("t", self.time)
+            .attr("notify", self.account.push_name());
+        match self.style.edit {
+            Some(edit) => message.attr("edit", edit),
+            None => message,
+        }
     }
 
     fn stanza(&self, recipient: &Account, kind: Kind<'_>, enc: Node) -> Node {
-        let message = element("message")
-            .attr("id", self.id)
-            .attr("from", self.account.pn(0))
-            .attr("type", "text")
-            .attr("t", self.time)
-            .attr("notify", self.account.push_name())
-            .attr("sender_lid", self.account.lid(0));
+        let message = self.common().attr("from", self.account.pn(0)).attr("sender_lid", self.account.lid(0));
         let message = match kind {
             Kind::Text => message,
             Kind::OwnText(contact) => message.attr("recipient", contact.pn(0)),
@@ -157,7 +215,7 @@ pub(super) fn send_peer(
     content: parts::ProtocolMessage,
 ) -> Result<(), PhoneError> {
     let message = wa::Message { protocol_message: MessageField::some(content), ..Default::default() };
-    let outgoing = Outgoing { world, account, id: &message_id(), time: unix_now() };
+    let outgoing = Outgoing { world, account, id: &message_id(), time: unix_now(), style: Style::TEXT };
     let mut signal = lock(&account.phone.signal);
     outgoing.send(&mut signal, account, device, &message, Kind::Peer)
 }
@@ -251,17 +309,22 @@ pub(super) fn send_again(world: &Arc<World>, account: &Arc<Account>, id: &str, r
     let Some(sent) = lock(&account.phone.sent).message(id) else {
         return;
     };
-    let Some(contact) = world.account(&sent.to) else {
+    let Ok(chat) = content::chat(world, &sent.to) else {
         return;
     };
-    let own = recipient.number == account.number && contact.number != account.number;
-    let (message, kind) =
-        if own { (device_sent(&contact, sent.message), Kind::OwnText(&contact)) } else { (sent.message, Kind::Text) };
-    let outgoing = Outgoing { world, account, id, time: unix_now() };
+    let outgoing = Outgoing { world, account, id, time: unix_now(), style: sent.style };
     let mut signal = lock(&account.phone.signal);
     signal.forget_session(&recipient.number, device);
     world.stats.count("phone: sent again");
-    if let Err(error) = outgoing.send(&mut signal, recipient, device, &message, kind) {
+    let done = match &chat {
+        Chat::Group(group) => groups::send_again(&outgoing, &mut signal, group, (recipient, device), sent.message),
+        Chat::User(contact) if recipient.number == account.number && contact.number != account.number => {
+            let copy = device_sent(contact, sent.message);
+            outgoing.send(&mut signal, recipient, device, &copy, Kind::OwnText(contact))
+        }
+        Chat::User(_) => outgoing.send(&mut signal, recipient, device, &sent.message, Kind::Text),
+    };
+    if let Err(error) = done {
         tracing::debug!(%error, "cannot send again");
     }
 }

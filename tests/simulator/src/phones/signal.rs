@@ -3,7 +3,8 @@
 //! Peers are named by their account's number and the device. In-memory stores never wait, so that every
 //! operation here is an ordinary call.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -13,7 +14,8 @@ use wacore_libsignal::protocol::{
     IdentityKeyPair, IdentityKeyStore, KeyPair, PreKeyBundle, PreKeySignalMessage, ProtocolAddress, PublicKey,
     SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord, SenderKeyStore, SessionRecord, SessionStore,
     SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord, SignedPreKeyStore, Timestamp, UsePQRatchet,
-    group_decrypt, message_decrypt, message_encrypt, process_prekey_bundle, process_sender_key_distribution_message,
+    create_sender_key_distribution_message, group_decrypt, group_encrypt, message_decrypt, message_encrypt,
+    process_prekey_bundle, process_sender_key_distribution_message,
 };
 
 use super::prekeys::OneTimeKeys;
@@ -97,6 +99,10 @@ impl SignedPreKeyStore for SignedPreKeys {
     }
 }
 
+fn sender_key_name(group: &str, peer: &str, device: u16) -> SenderKeyName {
+    SenderKeyName::new(group.to_string(), address(peer, device).as_str().to_string())
+}
+
 fn sender_key(name: &SenderKeyName) -> String {
     format!("{}/{}", name.group_id(), name.sender_id())
 }
@@ -148,6 +154,8 @@ pub(crate) struct Endpoint {
     signed_prekeys: SignedPreKeys,
     one_time: OneTimeKeys,
     sender_keys: SenderKeys,
+    /// Which devices have the own sender key of a group.
+    holders: HashMap<String, BTreeSet<(Arc<str>, u16)>>,
 }
 
 fn address(peer: &str, device: u16) -> ProtocolAddress {
@@ -183,6 +191,7 @@ impl Endpoint {
             signed_prekeys: SignedPreKeys(record),
             one_time,
             sender_keys: SenderKeys::default(),
+            holders: HashMap::new(),
         };
         let signed = SignedPreKey { id: [0, 0, 1], key: public_bytes(&pair), signature };
         (endpoint, signed)
@@ -207,6 +216,7 @@ impl Endpoint {
     pub(crate) fn forget_sessions(&mut self) {
         self.sessions = Sessions::default();
         self.sender_keys = SenderKeys::default();
+        self.holders.clear();
     }
 
     /// Begins a session.
@@ -282,9 +292,43 @@ impl Endpoint {
 
     /// Takes a device's sender key for a group.
     pub(crate) fn group_key(&mut self, group: &str, peer: &str, device: u16, distribution: &[u8]) -> SignalResult<()> {
-        let name = SenderKeyName::new(group.to_string(), address(peer, device).as_str().to_string());
+        let name = sender_key_name(group, peer, device);
         let distribution = SenderKeyDistributionMessage::try_from(distribution)?;
         now(process_sender_key_distribution_message(&name, &distribution, &mut self.sender_keys))
+    }
+
+    /// Throws the own sender key of a group away when somebody has it who is not `present`.
+    pub(crate) fn retire_group_key(&mut self, group: &str, own: &str, present: &[(Arc<str>, u16)]) {
+        let Some(holders) = self.holders.get(group) else { return };
+        if holders.iter().any(|h| !present.contains(h)) {
+            self.holders.remove(group);
+            self.sender_keys.0.remove(&sender_key(&sender_key_name(group, own, 0)));
+        }
+    }
+
+    /// The own sender key of a group, made when there is none, as other devices get it: it reads what is
+    /// encrypted from now on.
+    pub(crate) fn own_group_key(&mut self, group: &str, own: &str) -> SignalResult<Vec<u8>> {
+        let name = sender_key_name(group, own, 0);
+        let key = now(create_sender_key_distribution_message(&name, &mut self.sender_keys, &mut rand::rng()))?;
+        Ok(key.serialized().to_vec())
+    }
+
+    /// Whether a device has the own sender key of a group.
+    pub(crate) fn has_group_key(&self, group: &str, peer: &str, device: u16) -> bool {
+        self.holders.get(group).is_some_and(|h| h.iter().any(|(p, d)| **p == *peer && *d == device))
+    }
+
+    /// A device has it from now on.
+    pub(crate) fn gave_group_key(&mut self, group: &str, peer: &Arc<str>, device: u16) {
+        self.holders.entry(group.to_string()).or_default().insert((peer.clone(), device));
+    }
+
+    /// Encrypts for all who have the own sender key of a group.
+    pub(crate) fn group_encrypt(&mut self, group: &str, own: &str, plaintext: &[u8]) -> SignalResult<Vec<u8>> {
+        let name = sender_key_name(group, own, 0);
+        let message = now(group_encrypt(&mut self.sender_keys, &name, plaintext, &mut rand::rng()))?;
+        Ok(message.serialized().to_vec())
     }
 
     /// Decrypts a device's `skmsg` to a group.
@@ -295,7 +339,7 @@ impl Endpoint {
         device: u16,
         ciphertext: &[u8],
     ) -> Result<Vec<u8>, DecryptError> {
-        let name = SenderKeyName::new(group.to_string(), address(peer, device).as_str().to_string());
+        let name = sender_key_name(group, peer, device);
         Ok(now(group_decrypt(ciphertext, &mut self.sender_keys, &name))?)
     }
 }
