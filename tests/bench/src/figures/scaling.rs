@@ -11,6 +11,8 @@ use crate::{
 };
 
 const SIZES: [usize; 3] = [100, 1000, 5000];
+/// Sessions before the first size, so that it does not pay for what a process needs once.
+const SEED: usize = 10;
 /// How much more something may cost at the larger sizes than at the smallest.
 const TOLERANCE: f64 = 1.1;
 
@@ -25,29 +27,27 @@ struct Costs {
 
 /// `scaling`
 pub(super) async fn all(programs: &Programs, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
-    let mut fleet = Fleet::start(programs, 0).await?;
-    let mut before = (0, Rounds::default());
+    let mut fleet = Fleet::start(programs, SEED).await?;
+    fleet.stop_gateway().await?;
+    fleet.start_gateway().await?;
+    fleet.rest().await?;
+    let mut before = (SEED, fleet.gateway().process.rss_kib()?);
     let mut base = None;
     for size in SIZES {
-        let (memory_before, costs) = at(&mut fleet, size, rounds, &before).await?;
+        let (resident, costs) = at(&mut fleet, size, rounds, before).await?;
         let base = base.get_or_insert_with(|| {
             let [memory, latency, throughput, reconnect] = costs.medians();
             [memory * TOLERANCE, latency * TOLERANCE, throughput / TOLERANCE, reconnect * TOLERANCE]
         });
         costs.report(size, base, report);
-        before = (size, memory_before);
+        before = (size, resident);
     }
     fleet.end().await
 }
 
-/// Measures at one size. `before`: the size before and the resident memory there. Answers that memory here, too.
-async fn at(
-    fleet: &mut Fleet,
-    size: usize,
-    rounds: usize,
-    before: &(usize, Rounds),
-) -> anyhow::Result<(Rounds, Costs)> {
-    let memory_before = if before.0 == 0 { fleet.gateway().process.rss_kib()? } else { before.1.median() };
+/// Measures at one size. `before`: the size before and the resident memory there, in KiB. Answers that memory
+/// here, too.
+async fn at(fleet: &mut Fleet, size: usize, rounds: usize, before: (usize, f64)) -> anyhow::Result<(f64, Costs)> {
     fleet.grow(size).await?;
     let mut resident = Rounds::default();
     let mut costs = Costs::default();
@@ -59,13 +59,13 @@ async fn at(
         fleet.rest().await?;
         let rss = fleet.gateway().process.rss_kib()?;
         resident.add(rss, cpu);
-        costs.memory.add((rss - memory_before) / (size - before.0) as f64, cpu);
+        costs.memory.add((rss - before.1) / (size - before.0) as f64, cpu);
         let latency = sends::one_caller(fleet).await?;
         costs.latency.add(latency.p50_ms, latency.cpu);
         let throughput = sends::many_callers(fleet).await?;
         costs.throughput.add(throughput.per_second, throughput.cpu);
     }
-    Ok((resident, costs))
+    Ok((resident.median(), costs))
 }
 
 impl Costs {
