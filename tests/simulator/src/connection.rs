@@ -33,6 +33,8 @@ const MESSAGE_OVERHEAD: usize = 64 << 10;
 enum Outgoing {
     Stanza(Bytes),
     Close(Duration),
+    /// Half of this stanza's frame, and then nothing more.
+    Cut(Bytes),
 }
 
 /// What the rest of the simulator holds of a connection.
@@ -97,6 +99,14 @@ impl Link {
         if !self.closing.swap(true, Ordering::Relaxed) {
             self.depth.fetch_add(1, Ordering::Relaxed);
             let _ = self.outgoing.send(Outgoing::Close(grace));
+        }
+    }
+
+    /// Breaks the connection in the middle of this stanza's frame.
+    pub(crate) fn cut(&self, stanza: &Node) {
+        if let Some(stanza) = encode(stanza) {
+            self.depth.fetch_add(1, Ordering::Relaxed);
+            let _ = self.outgoing.send(Outgoing::Cut(stanza));
         }
     }
 
@@ -194,7 +204,7 @@ where
     let (mut sink, mut stream) = socket.split();
     tokio::select! {
         ended = read_loop(&mut stream, &mut frames, &read, &session.0) => ended,
-        ended = write_loop(&mut sink, receiver, &write, &link) => ended,
+        ended = write_loop(&mut sink, receiver, &write, &link, world) => ended,
     }
 }
 
@@ -290,6 +300,7 @@ async fn write_loop<T>(
     mut receiver: mpsc::UnboundedReceiver<Outgoing>,
     cipher: &NoiseCipher,
     link: &Link,
+    world: &World,
 ) -> Result<(), Ended>
 where
     T: futures_util::Sink<Message, Error = tokio_websockets::Error> + Unpin,
@@ -302,15 +313,27 @@ where
             return Ok(());
         }
         link.while_frozen().await;
+        if let Some(pause) = world.faults.pause() {
+            tokio::time::sleep(pause).await;
+        }
         let mut buffer = BytesMut::new();
         let mut close = None;
+        let mut cut = false;
         for outgoing in batch.drain(..) {
             match outgoing {
+                Outgoing::Stanza(_) | Outgoing::Cut(_) if cut => {}
                 Outgoing::Stanza(stanza) => {
                     let sealed =
                         cipher.encrypt_with_counter(counter, &stanza).map_err(|e| Ended::Stanza(e.to_string()))?;
                     counter += 1;
                     append_frame_into(&sealed, None, &mut buffer).map_err(|e| Ended::Stanza(e.to_string()))?;
+                }
+                Outgoing::Cut(stanza) => {
+                    let sealed =
+                        cipher.encrypt_with_counter(counter, &stanza).map_err(|e| Ended::Stanza(e.to_string()))?;
+                    append_frame_into(&sealed, None, &mut buffer).map_err(|e| Ended::Stanza(e.to_string()))?;
+                    buffer.truncate(buffer.len() - sealed.len() / 2);
+                    cut = true;
                 }
                 Outgoing::Close(grace) => close = Some(grace),
             }
@@ -320,6 +343,9 @@ where
         }
         link.depth.fetch_sub(taken, Ordering::Relaxed);
         link.drained.notify_one();
+        if cut {
+            return Ok(());
+        }
         if let Some(grace) = close {
             tokio::time::sleep(grace).await;
             sink.close().await?;

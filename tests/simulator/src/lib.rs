@@ -71,7 +71,7 @@ mod world;
 pub use admin::ROUTES as ADMIN_ROUTES;
 pub use config::{Config, Limits};
 pub use error::{PhoneError, StartError};
-pub use faults::Faults;
+pub use faults::{Faults, MediaFault};
 pub use oracle::{Violation, ViolationKind};
 pub use phones::{Content, DeviceInfo, InboxMessage, MediumKind, MessageKind, Phone, Receipt, ReceiptKind};
 pub use server::{Handle, Simulator};

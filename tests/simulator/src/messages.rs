@@ -48,12 +48,19 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
         .attr("id", envelope.id.as_str())
         .attr("from", &envelope.to)
         .attr("t", envelope.time);
-    if let Some(phash) = stale {
+    let refused = session.world.faults.rejection(&envelope.login.account.number);
+    if let Some(code) = refused {
+        session.world.stats.count("message refused");
+        acknowledgement = acknowledgement.attr("error", code);
+    } else if let Some(phash) = stale {
         session.world.stats.count("stale devices");
         acknowledgement = acknowledgement.attr("phash", phash);
     }
     let limit = session.world.config.limits.held_acks;
     session.world.faults.acknowledge(&session.link, &acknowledgement.build(), limit);
+    if refused.is_some() {
+        return Ok(());
+    }
     if to_group { groups::fan_out(&envelope) } else { direct(&envelope) }
 }
 

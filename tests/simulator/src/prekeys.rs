@@ -64,6 +64,11 @@ impl Bundle {
         self.one_time.len()
     }
 
+    /// Loses all one-time prekeys. Returns how many there were.
+    pub(crate) fn exhaust(&mut self) -> usize {
+        std::mem::take(&mut self.one_time).len()
+    }
+
     /// Adds uploaded prekeys; one with a known id takes the place of the former.
     fn add(&mut self, new: Vec<PreKey>, limit: usize) {
         if !self.one_time.is_empty() {

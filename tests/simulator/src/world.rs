@@ -134,18 +134,23 @@ impl World {
             }
             return;
         }
-        let Some(stanza) = encode(&node) else { return };
+        let node = if class == Class::Receipt { self.faults.hold_receipt(account, device, node) } else { Some(node) };
+        let Some((node, stanza)) = node.and_then(|n| encode(&n).map(|s| (n, s))) else {
+            return;
+        };
         let id = text_of(&node, "id");
+        let copies = if self.faults.duplicates() { 2 } else { 1 };
         let limits = (self.config.limits.queued_stanzas, self.config.limits.queued_bytes);
         let mut state = account.state();
         let Some(device) = state.devices.get_mut(&device) else {
             return;
         };
-        if device.queue.push(class, &id, stanza, limits) {
-            device.pump();
-        } else {
-            self.stats.count("overflow device queue");
+        for _ in 0..copies {
+            if !device.queue.push(class, &id, stanza.clone(), limits) {
+                self.stats.count("overflow device queue");
+            }
         }
+        device.pump();
     }
 
     /// Tells everybody who knows the account's devices that one came or went.

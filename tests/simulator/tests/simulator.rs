@@ -10,6 +10,8 @@ mod content;
 mod devices;
 #[path = "simulator/exchange.rs"]
 mod exchange;
+#[path = "simulator/faults.rs"]
+mod faults;
 #[path = "simulator/groups.rs"]
 mod groups;
 #[path = "simulator/messaging.rs"]

@@ -3,13 +3,34 @@
 use warp::http::StatusCode;
 
 use super::Request;
-use super::answer::{Answer, Failure, json, not_found, respond};
+use super::answer::{Answer, Failure, done, json, not_found, respond};
 use crate::account::lock;
+use crate::faults::MediaFault;
 use crate::media;
 
 impl Request {
+    /// The media host may be down, slow or lying.
+    pub(super) async fn medium(&self, method: &str, path: &str) -> Answer {
+        let fault = self.world.faults.media();
+        match fault {
+            Some(MediaFault::Down) => {
+                return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, "the media host is down".into()));
+            }
+            Some(MediaFault::Slow(pause)) => tokio::time::sleep(pause).await,
+            _ => {}
+        }
+        match method {
+            "POST" => self.upload(path),
+            "DELETE" => {
+                lock(&self.world.media).remove(&path[media::PATH.len()..]);
+                Ok(done())
+            }
+            _ => self.download(path, fault == Some(MediaFault::Lying)),
+        }
+    }
+
     /// Keeps a medium and says where it is.
-    pub(super) fn upload(&self, path: &str) -> Answer {
+    fn upload(&self, path: &str) -> Answer {
         let name = path.rsplit('/').next().unwrap_or_default();
         if name.is_empty() {
             return Err(not_found());
@@ -26,9 +47,12 @@ impl Request {
     }
 
     /// Gives a medium.
-    pub(super) fn download(&self, path: &str) -> Answer {
+    fn download(&self, path: &str, lying: bool) -> Answer {
         let medium = lock(&self.world.media).get(&path[media::PATH.len()..]);
-        let medium = medium.ok_or_else(not_found)?;
+        let mut medium = medium.ok_or_else(not_found)?;
+        if lying {
+            medium = medium.iter().map(|byte| !byte).collect::<Vec<_>>().into();
+        }
         Ok(respond(StatusCode::OK, "application/octet-stream", medium))
     }
 }

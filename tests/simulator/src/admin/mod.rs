@@ -18,12 +18,11 @@ use warp::http::{Method, Response, StatusCode};
 use warp::path::FullPath;
 use warp::{Filter, Rejection};
 
-use crate::account::lock;
 use crate::media;
 use crate::phones::Phone;
 use crate::server::phone;
 use crate::world::World;
-use answer::{Answer, Failure, done};
+use answer::{Answer, Failure};
 
 /// What the admin port serves; printed by `--help`.
 pub const ROUTES: &str = "\
@@ -46,6 +45,15 @@ POST /fault/freeze?phone=&device=&on=        stop reading and writing on it, or 
 POST /fault/redeliver?phone=&device=         send again what is not acknowledged; answers how much
 POST /fault/refuse-logins[?reason=401]       refuse every login; without a reason: no longer
 POST /fault/hold-acks?on=                    keep acknowledgements of messages back, or release them
+POST /fault/cut?phone=&device=               break the connection in the middle of a frame
+POST /fault/stream-error?phone=&device=&code=  end its stream with an error
+POST /fault/unknown?phone=&device=           send it a stanza that no client knows
+POST /fault/exhaust-prekeys?phone=&device=   take its one-time prekeys away; answers how many
+POST /fault/duplicate?on=                    deliver everything twice
+POST /fault/hold-receipts?on=&seed=          keep receipts back, or release them in another order
+POST /fault/reject?[phone=]&[code=463]       refuse messages of an account or all; without a code: no longer
+POST /fault/delay?ms=&jitter-ms=&seed=       slow every connection down; 0 and 0: no longer
+POST /fault/media?state=                     the media host: `down`, `slow`, `lying` or `well`
 POST /mms/TYPE/NAME                body: a medium; answers its `url` and `direct_path`
 GET, DELETE /v/sim/NAME            a medium";
 
@@ -123,14 +131,10 @@ impl Request {
         match (method.as_str(), path) {
             ("POST", "/code") => self.code().await,
             ("POST", "/burst") => self.burst().await,
-            ("POST", path) if path.starts_with("/mms/") => self.upload(path),
+            ("POST", path) if path.starts_with("/mms/") => self.medium("POST", path).await,
             ("POST", path) if path.starts_with("/fault/") => self.fault(path),
             ("POST", path) => self.verb(path),
-            ("GET", path) if path.starts_with(media::PATH) => self.download(path),
-            ("DELETE", path) if path.starts_with(media::PATH) => {
-                lock(&self.world.media).remove(&path[media::PATH.len()..]);
-                Ok(done())
-            }
+            (method @ ("GET" | "DELETE"), path) if path.starts_with(media::PATH) => self.medium(method, path).await,
             ("GET", path) => self.view(path),
             _ => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "no such method".into())),
         }

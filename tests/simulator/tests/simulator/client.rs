@@ -33,7 +33,7 @@ pub(crate) async fn simulator_with(config: Config) -> Handle {
 pub(crate) fn assert_clean(simulator: &Handle) {
     assert_eq!(simulator.violations(), []);
     let stats = simulator.stats();
-    for mistake in ["unknown iq", "unknown stanza", "stale devices"] {
+    for mistake in ["unknown iq", "unknown stanza"] {
         assert_eq!(stats.count(mistake), 0, "{mistake}\n{stats}");
     }
 }

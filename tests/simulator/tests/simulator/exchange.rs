@@ -72,6 +72,30 @@ async fn everything_can_be_driven_over_http() {
     let (status, _) = http(&simulator, "POST", "/fault/drop?phone=15556001&device=1", "").await;
     assert_eq!(status, 200);
     client.connected().await;
+    let device = "phone=15556001&device=1";
+    for fault in [
+        "unknown?DEVICE",
+        "exhaust-prekeys?DEVICE",
+        "duplicate?on=true",
+        "duplicate?on=false",
+        "hold-receipts?on=true",
+        "hold-receipts?on=false&seed=7",
+        "reject?phone=15556001&code=463",
+        "reject",
+        "delay?ms=1&jitter-ms=2&seed=3",
+        "delay",
+        "media?state=lying",
+        "media?state=well",
+        "stream-error?DEVICE&code=503",
+    ] {
+        let path = format!("/fault/{}", fault.replace("DEVICE", device));
+        let (status, body) = http(&simulator, "POST", &path, "").await;
+        assert_eq!(status, 200, "{path}: {body}");
+    }
+    client.connected().await;
+    let (status, _) = http(&simulator, "POST", "/fault/cut?phone=15556001&device=1", "").await;
+    assert_eq!(status, 200);
+    client.connected().await;
     let (status, _) = http(&simulator, "POST", "/unlink?phone=15556001&device=1", "").await;
     assert_eq!(status, 200);
     client.wait("logged out", |e| matches!(e, Event::LoggedOut(_)).then_some(())).await;
@@ -92,6 +116,9 @@ async fn errors_are_json() {
         ("POST", "/read?phone=15556003&id=x", "", 404),
         ("POST", "/fault/drop?phone=15556003&device=1", "", 404),
         ("POST", "/fault/nothing", "", 404),
+        ("POST", "/fault/media?state=odd", "", 400),
+        ("POST", "/fault/reject?code=odd", "", 400),
+        ("POST", "/fault/cut?phone=15556003&device=1", "", 404),
         ("GET", "/nothing", "", 404),
         ("GET", "/v/sim/nothing", "", 404),
         ("PUT", "/scan", "", 405),

@@ -116,6 +116,7 @@ async fn a_group_text_reaches_clients_and_phones() {
     bob.client.send_message(group.clone(), message("hello back")).await.unwrap();
     alice.text("hello back").await;
     carol.wait_for(DEADLINE, |m| m.text == "hello back").await.unwrap();
+    assert_eq!(simulator.stats().count("stale devices"), 0, "both hash the same devices");
     assert_clean(&simulator);
 }
 
