@@ -30,7 +30,7 @@
 //! - State: [`world`] (the registry), [`account`] (one lock an account), [`queue`] (what a device has
 //!   not acknowledged), [`media`].
 //! - Phones: [`phones`].
-//! - Control: [`faults`], [`oracle`], [`stats`], [`admin`].
+//! - Control: [`faults`], [`oracle`], [`ledger`], [`stats`], [`admin`].
 //!
 //! # Locks
 //!
@@ -49,6 +49,7 @@ mod faults;
 mod frames;
 mod groups;
 mod handshake;
+mod ledger;
 mod media;
 mod messages;
 mod oracle;
@@ -72,6 +73,7 @@ pub use admin::ROUTES as ADMIN_ROUTES;
 pub use config::{Config, Limits};
 pub use error::{PhoneError, StartError};
 pub use faults::{Faults, MediaFault};
+pub use ledger::Trace;
 pub use oracle::{Violation, ViolationKind};
 pub use phones::{Content, DeviceInfo, InboxMessage, MediumKind, MessageKind, Phone, Receipt, ReceiptKind};
 pub use server::{Handle, Simulator};

@@ -61,6 +61,7 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     if refused.is_some() {
         return Ok(());
     }
+    session.world.ledger.accepted(&envelope.login.key(), &envelope.id, envelope.time);
     if to_group { groups::fan_out(&envelope) } else { direct(&envelope) }
 }
 

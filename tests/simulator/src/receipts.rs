@@ -30,7 +30,7 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     }
     session.send(&acknowledgement.build());
     if !is_about_reading(&kind) {
-        acknowledge(login, node)?;
+        acknowledge(&session.world, login, node)?;
     }
     let receipt = Receipt { world: &session.world, login, node, kind: &kind, to: &to };
     if kind == "read" || kind == "read-self" {
@@ -53,16 +53,18 @@ fn is_about_reading(kind: &str) -> bool {
 }
 
 /// The device has these messages: they are not sent again.
-fn acknowledge(login: &Login, node: &Node) -> Result<(), StanzaError> {
+fn acknowledge(world: &World, login: &Login, node: &Node) -> Result<(), StanzaError> {
     let more = node.get_optional_child("list").map_or(&[][..], children);
     if more.len() > MESSAGES {
         return Err(StanzaError::Malformed("list"));
     }
     let mut state = login.account.state();
     if let Some(device) = state.devices.get_mut(&login.device) {
-        device.queue.acknowledge(Class::Message, &text_of(node, "id"));
-        for item in more {
-            device.queue.acknowledge(Class::Message, &text_of(item, "id"));
+        for item in std::iter::once(node).chain(more) {
+            let id = text_of(item, "id");
+            if device.queue.acknowledge(Class::Message, &id) {
+                world.ledger.acknowledged(&id, &login.key());
+            }
         }
     }
     Ok(())

@@ -236,7 +236,10 @@ fn acknowledged(session: &Session, node: &Node) {
     };
     let mut state = login.account.state();
     if let Some(device) = state.devices.get_mut(&login.device) {
-        device.queue.acknowledge(class, &text_of(node, "id"));
+        let id = text_of(node, "id");
+        if device.queue.acknowledge(class, &id) && class == Class::Message {
+            session.world.ledger.acknowledged(&id, &login.key());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::faults::Faults;
 use crate::handshake::Identity;
+use crate::ledger::Trace;
 use crate::oracle::Violation;
 use crate::phones::Phone;
 use crate::stats::Stats;
@@ -85,6 +86,12 @@ impl Handle {
     /// What clients did that no correct client may do, oldest first.
     pub fn violations(&self) -> Vec<Violation> {
         self.0.world.oracle.violations()
+    }
+
+    /// What became of a message that the server has accepted, by its id. Should two accounts choose the
+    /// same id, the first is traced.
+    pub fn trace(&self, message_id: &str) -> Option<Trace> {
+        self.0.world.ledger.trace(message_id)
     }
 
     /// Counters.

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::faults::FaultState;
 use crate::groups::Groups;
 use crate::handshake::Identity;
+use crate::ledger::Ledger;
 use crate::media::MediaStore;
 use crate::oracle::Oracle;
 use crate::pairing::Pairings;
@@ -41,6 +42,7 @@ pub(crate) struct World {
     pub(crate) media_host: OnceLock<String>,
     pub(crate) faults: FaultState,
     pub(crate) oracle: Oracle,
+    pub(crate) ledger: Ledger,
     pub(crate) stats: Counters,
     /// Where tasks are spawned from methods that are not async.
     pub(crate) runtime: tokio::runtime::Handle,
@@ -62,6 +64,7 @@ impl World {
             media_host: OnceLock::new(),
             faults: FaultState::default(),
             oracle: Oracle::default(),
+            ledger: Ledger::default(),
             stats: Counters::default(),
             runtime: tokio::runtime::Handle::current(),
             tasks: TaskTracker::new(),
@@ -129,6 +132,9 @@ impl World {
             _ => Class::Notification,
         };
         if device == 0 {
+            if class == Class::Message {
+                self.ledger.queued(&text_of(&node, "id"), account.key(0));
+            }
             if class != Class::Notification {
                 phones::receive(self, account, node);
             }
@@ -142,13 +148,17 @@ impl World {
         let copies = if self.faults.duplicates() { 2 } else { 1 };
         let limits = (self.config.limits.queued_stanzas, self.config.limits.queued_bytes);
         let mut state = account.state();
-        let Some(device) = state.devices.get_mut(&device) else {
+        let number = device;
+        let Some(device) = state.devices.get_mut(&number) else {
             return;
         };
         for _ in 0..copies {
             if !device.queue.push(class, &id, stanza.clone(), limits) {
                 self.stats.count("overflow device queue");
             }
+        }
+        if class == Class::Message {
+            self.ledger.queued(&id, account.key(number));
         }
         device.pump();
     }

@@ -37,6 +37,7 @@ POST /unlink?phone=&device=        the phone logs a companion out
 GET  /inbox?phone=                 what the phone received, lines `from: text`; `&format=json` for JSON
 GET  /receipts?phone=&id=          JSON: receipts for a message that the phone sent
 GET  /devices?phone=               JSON: the phone's companions
+GET  /trace?id=                    JSON: a message from its acceptance to each device's acknowledgement
 GET  /stats                        counters; `?format=json` for JSON
 GET  /violations                   JSON: what clients did that no correct client may do
 GET  /root                         public key of the certificate chain, hex

@@ -55,6 +55,7 @@ impl Request {
             "/devices" => json(&self.phone("phone")?.devices()),
             "/stats" if self.json => json(&Stats::of(&self.world)),
             "/stats" => Ok(text(Stats::of(&self.world).to_string())),
+            "/trace" => json(&self.world.ledger.trace(self.required("id")?).ok_or_else(not_found)?),
             "/violations" => json(&self.world.oracle.violations()),
             "/root" => Ok(text(hex::encode(self.world.identity.root()))),
             _ => Err(not_found()),

@@ -92,7 +92,11 @@ fn message(world: &Arc<World>, account: &Arc<Account>, node: &Node) {
         world.stats.count("phone: unknown sender");
         return;
     };
-    match decrypt(account, &origin, node) {
+    let decrypted = decrypt(account, &origin, node);
+    if !matches!(decrypted, Err(DecryptError::Failed(_))) {
+        world.ledger.acknowledged(&text_of(node, "id"), &account.key(0));
+    }
+    match decrypted {
         Ok(message) => {
             outbound::delivered(world, account, &origin.sender, &reply(&origin, node), is_peer(node));
             keep(world, account, &origin, node, message);

@@ -63,6 +63,7 @@ pub(super) fn send(
     let sent = SentMessage { to: to.to_string(), message: message.clone(), style };
     lock(&account.phone.sent).add(&id, sent);
     let outgoing = Outgoing { world, account, id: &id, time: unix_now(), style };
+    world.ledger.accepted(&account.key(0), &id, outgoing.time);
     let mut signal = lock(&account.phone.signal);
     match &chat {
         Chat::User(recipient) => to_user(&outgoing, &mut signal, recipient, message)?,

@@ -46,11 +46,23 @@ async fn what_was_not_acknowledged_comes_again_after_a_cut() {
     let device = alice.device(&simulator);
     // The client's socket is open, but nothing gets through.
     assert!(simulator.faults().freeze("15552003", device, true));
-    bob.send_text("15552003", "into the void").unwrap();
+    let id = bob.send_text("15552003", "into the void").unwrap();
     let phone = simulator.phone("15552003");
     assert!(phone.devices()[0].queued > 0);
+    eventually("the phone has it", || simulator.trace(&id).is_some_and(|t| t.devices["15552003:0"])).await;
+    assert!(!simulator.trace(&id).unwrap().devices["15552003:1"], "the client has not");
     assert!(simulator.faults().drop_connection("15552003", device));
     alice.text("into the void").await;
+    eventually("all have it", || simulator.trace(&id).unwrap().is_acknowledged()).await;
+    assert_eq!(simulator.trace(&id).unwrap().from, "15552004:0");
+    // What a client sends is traced as well, to its own phone too.
+    let answer = alice.send("15552004", "an answer").await;
+    eventually("both phones have it", || {
+        let trace = simulator.trace(&answer);
+        trace.is_some_and(|t| t.is_acknowledged() && t.from == "15552003:1" && t.devices.len() == 2)
+    })
+    .await;
+    assert_eq!(simulator.trace("never sent"), None);
     eventually("acknowledged", || phone.devices()[0].queued == 0).await;
     assert!(simulator.stats().count("login") >= 2);
     assert!(!simulator.faults().drop_connection("15552003", 99));
