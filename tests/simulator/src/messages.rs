@@ -11,7 +11,7 @@ use crate::error::StanzaError;
 use crate::groups;
 use crate::phash;
 use crate::router::{Login, Session};
-use crate::stanza::{attr_is, content, decode, element, encode, jid_of, required_jid, server_jid, text_of, unix_now};
+use crate::stanza::{attr_is, content, decode, element, encode, jid_of, required_jid, server_jid, text_of};
 use crate::world::World;
 
 /// Devices of one message: an account's at both ends, or those of all members of a group.
@@ -35,7 +35,7 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
         login: session.login()?,
         id: text_of(node, "id"),
         to: required_jid(node, "to")?,
-        time: unix_now(),
+        time: session.world.faults.now(),
         node,
     };
     if envelope.id.is_empty() {

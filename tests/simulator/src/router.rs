@@ -10,7 +10,7 @@ use crate::account::{Account, DeviceKey};
 use crate::connection::{Link, replaced_for};
 use crate::error::StanzaError;
 use crate::queue::Class;
-use crate::stanza::{attr_is, children, element, iq_error, iq_result, jid_of, text_of, unix_now};
+use crate::stanza::{attr_is, children, element, iq_error, iq_result, jid_of, text_of};
 use crate::world::World;
 use crate::{app_state, groups, media, messages, pairing, prekeys, presence, receipts, settings, usync};
 
@@ -93,7 +93,7 @@ impl Session {
         self.world.stats.count("login");
         self.send(
             &element("success")
-                .attr("t", unix_now())
+                .attr("t", self.world.faults.now())
                 .attr("props", 27)
                 .attr("companion_enc_static", "")
                 .attr("lid", account.lid(number))

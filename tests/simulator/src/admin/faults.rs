@@ -76,6 +76,10 @@ impl Request {
                 let ms = |key| Ok::<_, Failure>(Duration::from_millis(self.number(key, 0)? as u64));
                 faults.delay(ms("ms")?, ms("jitter-ms")?, seed()?);
             }
+            "/fault/clock" => {
+                let seconds = self.required("ahead")?.parse().map_err(|_| Failure::bad("`ahead` is no number"))?;
+                faults.clock_ahead(seconds);
+            }
             "/fault/media" => faults.media(match self.required("state")? {
                 "down" => Some(MediaFault::Down),
                 "slow" => Some(MediaFault::Slow(SLOW)),

@@ -54,6 +54,7 @@ POST /fault/duplicate?on=                    deliver everything twice
 POST /fault/hold-receipts?on=&seed=          keep receipts back, or release them in another order
 POST /fault/reject?[phone=]&[code=463]       refuse messages of an account or all; without a code: no longer
 POST /fault/delay?ms=&jitter-ms=&seed=       slow every connection down; 0 and 0: no longer
+POST /fault/clock?ahead=                     put the server's clock ahead by so many seconds
 POST /fault/media?state=                     the media host: `down`, `slow`, `lying` or `well`
 POST /mms/TYPE/NAME                body: a medium; answers its `url` and `direct_path`
 GET, DELETE /v/sim/NAME            a medium";

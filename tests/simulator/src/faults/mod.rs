@@ -125,6 +125,12 @@ impl Faults {
         bundle.map_or(0, crate::prekeys::Bundle::exhaust)
     }
 
+    /// Puts the server's clock ahead of the machine's, or behind by a negative number. Clients learn of it
+    /// when they log in; messages carry the server's time.
+    pub fn clock_ahead(&self, seconds: i64) {
+        self.world.faults.clock_ahead.store(seconds, Ordering::Relaxed);
+    }
+
     /// Makes the media host fail, or no longer.
     pub fn media(&self, fault: Option<MediaFault>) {
         *lock(&self.world.faults.media) = fault;

@@ -1,6 +1,6 @@
 //! Which faults hold, and what they decide. Everything random comes from a seed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use wacore_binary::Node;
 
 use crate::account::{Account, lock};
 use crate::connection::Link;
+use crate::stanza::unix_now;
 
 /// Receipts that are kept back.
 const RECEIPTS: usize = 100_000;
@@ -49,6 +50,8 @@ pub(crate) struct FaultState {
     /// The error with which messages are refused, and of which account; of all without one.
     rejected: Mutex<Option<(Option<String>, u16)>>,
     pub(super) duplicates: AtomicBool,
+    /// Seconds by which the server's clock is ahead.
+    pub(super) clock_ahead: AtomicI64,
     delay: Mutex<Option<Delay>>,
     pub(super) media: Mutex<Option<MediaFault>>,
 }
@@ -120,6 +123,11 @@ impl FaultState {
     /// Whether everything is delivered twice.
     pub(crate) fn duplicates(&self) -> bool {
         self.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// The server's time, seconds since the epoch.
+    pub(crate) fn now(&self) -> u64 {
+        unix_now().saturating_add_signed(self.clock_ahead.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_delay(&self, least: Duration, jitter: Duration, seed: u64) {

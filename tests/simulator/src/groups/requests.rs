@@ -13,6 +13,9 @@ use crate::world::World;
 
 /// Participants of one request.
 const PARTICIPANTS: usize = 1_024;
+/// A change of these members.
+type MakeChange = fn(Vec<Arc<str>>) -> Change;
+
 /// Bytes of a subject.
 const SUBJECT_BYTES: usize = 1_024;
 
@@ -60,7 +63,7 @@ fn change_of(
 ) -> Result<Option<Node>, StanzaError> {
     let world = &session.world;
     let to = required_jid(node, "to")?;
-    let (tag, make): (&'static str, fn(Vec<Arc<str>>) -> Change) = match tag {
+    let (tag, make): (_, MakeChange) = match tag {
         "add" => ("add", Change::Add),
         "remove" => ("remove", Change::Remove),
         "promote" => ("promote", Change::Promote),

@@ -98,7 +98,7 @@ fn approve(world: &World, account: &Arc<Account>, approval: &Approval<'_>) -> Re
             .attr("from", server_jid())
             .attr("type", "set")
             .attr("id", world.next_id())
-            .attr("t", unix_now())
+            .attr("t", world.faults.now())
             .children([success.build()])
             .build(),
     );

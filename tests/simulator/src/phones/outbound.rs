@@ -62,7 +62,7 @@ pub(super) fn send(
     let id = message_id();
     let sent = SentMessage { to: to.to_string(), message: message.clone(), style };
     lock(&account.phone.sent).add(&id, sent);
-    let outgoing = Outgoing { world, account, id: &id, time: unix_now(), style };
+    let outgoing = Outgoing { world, account, id: &id, time: world.faults.now(), style };
     world.ledger.accepted(&account.key(0), &id, outgoing.time);
     let mut signal = lock(&account.phone.signal);
     match &chat {
@@ -216,7 +216,7 @@ pub(super) fn send_peer(
     content: parts::ProtocolMessage,
 ) -> Result<(), PhoneError> {
     let message = wa::Message { protocol_message: MessageField::some(content), ..Default::default() };
-    let outgoing = Outgoing { world, account, id: &message_id(), time: unix_now(), style: Style::TEXT };
+    let outgoing = Outgoing { world, account, id: &message_id(), time: world.faults.now(), style: Style::TEXT };
     let mut signal = lock(&account.phone.signal);
     outgoing.send(&mut signal, account, device, &message, Kind::Peer)
 }
@@ -313,7 +313,7 @@ pub(super) fn send_again(world: &Arc<World>, account: &Arc<Account>, id: &str, r
     let Ok(chat) = content::chat(world, &sent.to) else {
         return;
     };
-    let outgoing = Outgoing { world, account, id, time: unix_now(), style: sent.style };
+    let outgoing = Outgoing { world, account, id, time: world.faults.now(), style: sent.style };
     let mut signal = lock(&account.phone.signal);
     signal.forget_session(&recipient.number, device);
     world.stats.count("phone: sent again");

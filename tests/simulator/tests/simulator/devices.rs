@@ -200,3 +200,32 @@ async fn many_clients_pair_at_once_and_stop_with_the_simulator() {
     simulator.shutdown().await;
     assert_eq!(simulator.stats().connections, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_messages_wait_for_a_client() {
+    const MESSAGES: usize = 10_000;
+    let simulator = simulator().await;
+    let alice = TestClient::pair(&simulator, "15552020").await;
+    let store = alice.stop().await;
+    let (bob, phone) = (simulator.phone("15552021"), simulator.phone("15552020"));
+    eventually("disconnected", || !phone.devices()[0].connected).await;
+    let sending = move || (0..MESSAGES).for_each(|n| drop(bob.send_text("15552020", &format!("{n}")).unwrap()));
+    tokio::task::spawn_blocking(sending).await.unwrap();
+    let alice = TestClient::start(&simulator, "15552020", store, PairBy::Nothing).await;
+    let mut missing: std::collections::BTreeSet<usize> = (0..MESSAGES).collect();
+    while !missing.is_empty() {
+        let texts: Vec<usize> = alice
+            .wait(&format!("{} texts", missing.len()), |e| match e {
+                Event::Messages(batch) => {
+                    Some(batch.iter().filter_map(|m| m.message.conversation.as_ref()?.parse().ok()).collect())
+                }
+                _ => None,
+            })
+            .await;
+        for text in texts {
+            assert!(missing.remove(&text), "{text} came twice");
+        }
+    }
+    eventually("all acknowledged", || phone.devices()[0].queued == 0).await;
+    assert_clean(&simulator);
+}

@@ -84,6 +84,8 @@ async fn everything_can_be_driven_over_http() {
         "reject",
         "delay?ms=1&jitter-ms=2&seed=3",
         "delay",
+        "clock?ahead=-3600",
+        "clock?ahead=0",
         "media?state=lying",
         "media?state=well",
         "stream-error?DEVICE&code=503",

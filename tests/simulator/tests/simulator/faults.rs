@@ -190,3 +190,23 @@ async fn a_media_host_that_fails_is_noticed_by_the_client() {
     faults.media(None);
     assert_clean(&simulator);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_clock_may_be_wrong() {
+    let simulator = simulator().await;
+    let alice = TestClient::pair(&simulator, "15550317").await;
+    let bob = simulator.phone("15550318");
+    alice.send("15550318", "now").await;
+    let now = bob.wait_for(DEADLINE, |m| m.text == "now").await.unwrap().timestamp;
+    let hour = 3_600;
+    simulator.faults().clock_ahead(hour);
+    alice.send("15550318", "later").await;
+    let later = bob.wait_for(DEADLINE, |m| m.text == "later").await.unwrap().timestamp;
+    assert!(later >= now + hour.unsigned_abs(), "{now} {later}");
+    simulator.faults().clock_ahead(-hour);
+    let id = bob.send_text("15550317", "an hour ago").unwrap();
+    alice.text("an hour ago").await;
+    let accepted = simulator.trace(&id).unwrap().accepted_at;
+    assert!(accepted < now, "{now} {accepted}");
+    assert_clean(&simulator);
+}
