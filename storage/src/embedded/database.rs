@@ -3,6 +3,7 @@
 //! Knows nothing of rows; [`super::codec`] does.
 
 use super::{
+    clean,
     codec::{self, Format, Row},
     directory::{DataDir, FORMAT},
     options::{OpenError, Options},
@@ -39,7 +40,9 @@ impl Database {
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
         let dir = DataDir::lock(&options.data_dir)?;
         let path = dir.store(|path| make(&dir, path, options))?;
+        let lengths = clean::lengths(&path).map_err(dir.failed("measure its journals"))?;
         let engine = open_engine(&path, options).map_err(|error| explain(&dir, error))?;
+        clean::report_dropped(&path, &lengths);
         let known = engine.list_keyspace_names();
         if let Some(missing) = Table::ALL.iter().find(|table| !known.iter().any(|name| **name == *table.name())) {
             return Err(dir.corrupt(format!("table `{}` is missing", missing.name())));
@@ -51,6 +54,17 @@ impl Database {
             Ok(Some(Format(found))) => Err(database.dir.corrupt(format!("its format row says {found}"))),
             Ok(None) => Err(database.dir.corrupt("its format row is missing")),
             Err(error) => Err(database.dir.corrupt(error.to_string())),
+        }
+    }
+
+    /// Waits for the engine's threads and closes its files. `intact` says that no write has failed, so that
+    /// whatever the journals lack at the next start has been damaged since. Blocks.
+    pub(super) fn close(self, intact: bool) {
+        let Self { tables, engine, dir } = self;
+        drop(tables);
+        drop(engine);
+        if intact {
+            dir.seal();
         }
     }
 

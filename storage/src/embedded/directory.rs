@@ -3,6 +3,8 @@
 //! ```text
 //! <data_dir>/LOCK            locked by the process that uses it
 //! <data_dir>/store/FORMAT    `rookery-store <format>`
+//! <data_dir>/store/CLEAN     what the journals were like when the store was closed; while it is open, or after a
+//!                            crash, there is none
 //! <data_dir>/store/engine/   the engine's files
 //! <data_dir>/store.new/      a store that is being made; removed when its making was cut short
 //! ```
@@ -10,9 +12,8 @@
 //! A store is made aside and renamed into place, so a directory either holds a whole one or none. Nothing is
 //! ever made where data may have been: what is missing or unknown is an error.
 
-use super::options::OpenError;
+use super::{clean, options::OpenError};
 use std::{
-    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -24,10 +25,11 @@ use tracing::warn;
 pub(super) const FORMAT: u32 = 1;
 
 const LOCK: &str = "LOCK";
-const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
 const NEW_STORE: &str = "store.new";
 const FORMAT_FILE: &str = "FORMAT";
-const ENGINE: &str = "engine";
+pub(super) const CLEAN: &str = "CLEAN";
+pub(super) const ENGINE: &str = "engine";
 const MAGIC: &str = "rookery-store";
 
 /// A data directory that is ours until this is dropped.
@@ -69,7 +71,7 @@ impl DataDir {
         }
     }
 
-    /// Where the engine's files are, once there is a store. `make` makes the engine's files in a new one.
+    /// Where the engine's files are, once there is a store whose journals are whole as far as can be told. `make` makes the engine's files in a new one.
     pub(super) fn store(&self, make: impl FnOnce(&Path) -> Result<(), OpenError>) -> Result<PathBuf, OpenError> {
         let store = self.path.join(STORE);
         if !store.try_exists().map_err(self.failed("look into it"))? {
@@ -79,6 +81,7 @@ impl DataDir {
         self.check_format(&store)?;
         let engine = store.join(ENGINE);
         self.check_engine(&engine)?;
+        self.check_journals()?;
         Ok(engine)
     }
 
@@ -96,10 +99,10 @@ impl DataDir {
         let format = new.join(FORMAT_FILE);
         fs::write(&format, format!("{MAGIC} {FORMAT}\n")).map_err(failed())?;
         for path in [&format, &new] {
-            File::open(path).and_then(|file| file.sync_all()).map_err(failed())?;
+            sync(path).map_err(failed())?;
         }
         fs::rename(&new, store).map_err(failed())?;
-        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(failed())
+        sync(&self.path).map_err(failed())
     }
 
     fn check_format(&self, store: &Path) -> Result<(), OpenError> {
@@ -126,11 +129,21 @@ impl DataDir {
         if !engine.join("version").is_file() {
             return Err(missing("version"));
         }
-        let mut entries = fs::read_dir(engine).map_err(self.failed("list the engine's files"))?;
-        let is_journal = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| Path::new(&entry.file_name()).extension() == Some(OsStr::new("jnl")))
-        };
-        if entries.any(is_journal) { Ok(()) } else { Err(missing("*.jnl")) }
+        let journals = clean::journals(engine).map_err(self.failed("list the engine's files"))?;
+        if journals.is_empty() { Err(missing("*.jnl")) } else { Ok(()) }
+    }
+
+    /// Refuses journals that are not as they were left, and from then on expects them to change.
+    fn check_journals(&self) -> Result<(), OpenError> {
+        clean::check(self, &self.path.join(STORE))
+    }
+
+    /// To be called once the engine is closed: its journals are whole, and will be expected to be as they are.
+    /// When this fails, the next start takes it for one after a crash.
+    pub(super) fn seal(&self) {
+        if let Err(error) = clean::seal(&self.path.join(STORE)) {
+            warn!(dir = %self.path.display(), %error, "the store is closed, but damage to its journals will go unnoticed");
+        }
     }
 
     pub(super) fn corrupt(&self, detail: impl Into<String>) -> OpenError {
@@ -144,6 +157,11 @@ impl DataDir {
 
 fn io_error(dir: &Path, action: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io { dir: dir.to_owned(), action, source }
+}
+
+/// Waits until a file, or what names a directory has, is on disk.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// An error when the directory holds anything that we did not put there.

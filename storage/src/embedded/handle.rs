@@ -34,7 +34,7 @@ struct Shared {
 struct Open {
     database: Arc<Database>,
     queue: Queue,
-    writer: JoinHandle<()>,
+    writer: JoinHandle<bool>,
 }
 
 impl Handle {
@@ -115,9 +115,14 @@ impl Handle {
             while Arc::strong_count(&database) > 1 {
                 sleep(Duration::from_millis(1)).await;
             }
-            // The engine waits for its threads.
-            let closed = spawn_blocking(move || drop(database)).await;
-            matches!((ended, closed), (Ok(Ok(())), Ok(())))
+            let intact = matches!(ended, Ok(Ok(true)));
+            let closed = spawn_blocking(move || {
+                if let Some(database) = Arc::into_inner(database) {
+                    database.close(intact);
+                }
+            });
+            let closed = closed.await;
+            matches!((ended, closed), (Ok(Ok(_)), Ok(())))
         };
         match timeout(self.0.deadline * 2, finish).await {
             Ok(true) => Ok(()),

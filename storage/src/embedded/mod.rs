@@ -1,12 +1,13 @@
 //! The embedded engine: all stores in one database in one directory, for a node on its own.
 //!
-//! [`open`] is the entry. Below it: `directory` says whose the directory is, `database` opens it, one
-//! `writer` thread runs every write as a `transaction` and flushes many at a time, and there is a file a
+//! [`open`] is the entry. Below it: `directory` says whose the directory is, `clean` whether its journals are as
+//! they were left, `database` opens it, one `writer` thread runs every write as a `transaction` and flushes many at a time, and there is a file a
 //! store. What `tables` says is where everything is.
 //!
 //! Invariants: a write is on disk before it is answered and before anybody reads it; operations take effect one
 //! after the other; what a process killed at any moment had been told is there at the next start.
 
+mod clean;
 mod codec;
 mod database;
 mod directory;

@@ -64,7 +64,7 @@ pub enum OpenError {
         detail: String,
     },
     /// The operating system refused: no such place, no permission, disk full.
-    #[error("data directory {} cannot be used: {action}: {source}", dir.display())]
+    #[error("data directory {} cannot be used: failed to {action}", dir.display())]
     Io {
         /// The data directory.
         dir: PathBuf,

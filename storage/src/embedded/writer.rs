@@ -27,7 +27,7 @@ use tracing::error;
 const MAX_OPERATIONS: usize = 256;
 
 /// No further operation is taken into a batch of this size.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How a batch ended.
 enum Flush {
@@ -111,12 +111,12 @@ where
 /// Where operations are queued.
 pub(super) type Queue = mpsc::Sender<Box<dyn Operation>>;
 
-/// Starts the thread. It ends when the queue is closed and empty.
+/// Starts the thread. It ends when the queue is closed and empty, and says whether every flush went well.
 pub(super) fn start(
     database: Arc<Database>,
     capacity: usize,
     deadline: Duration,
-) -> io::Result<(Queue, JoinHandle<()>)> {
+) -> io::Result<(Queue, JoinHandle<bool>)> {
     let (queue, operations) = mpsc::channel(capacity);
     let writer = Writer { database, operations, deadline, leaving: HashSet::new(), failure: None };
     let thread = thread::Builder::new().name("storage-writer".to_owned()).spawn(move || writer.run())?;
@@ -133,11 +133,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(mut self) -> bool {
         while let Some(first) = self.operations.blocking_recv() {
             metrics::gauge!(QUEUE_DEPTH).set(self.operations.len() as f64);
             self.batch(first);
         }
+        self.failure.is_none()
     }
 
     fn batch(&mut self, first: Box<dyn Operation>) {

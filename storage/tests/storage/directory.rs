@@ -2,12 +2,16 @@
 
 use super::support;
 use anyhow::{Context, Result};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rookery_protocol::{SessionId, Timestamp, UserId};
 use rookery_storage::{SessionRow, StoreError, embedded::OpenError};
 use std::{
     collections::BTreeMap,
-    env, fs,
-    os::unix::fs::PermissionsExt,
+    env,
+    error::Error,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -42,6 +46,9 @@ async fn filled(dir: &Path) -> Result<(PathBuf, SessionId)> {
 async fn refused(dir: &Path) -> Result<OpenError> {
     let error = support::open(dir).await.err().context("it must not open")?;
     assert!(error.to_string().contains(&*dir.to_string_lossy()), "it names the directory: {error}");
+    if let Some(source) = error.source() {
+        assert!(!error.to_string().contains(&source.to_string()), "its cause is printed once: {error}: {source}");
+    }
     Ok(error)
 }
 
@@ -153,6 +160,125 @@ async fn damage_is_reported_and_no_store_is_made() -> Result<()> {
         assert!(matches!(refused(&data).await?, OpenError::Corrupt { .. }), "{name}: and again");
     }
     Ok(())
+}
+
+/// Inverts some bytes of a file; once more and it is as it was.
+fn flip(path: &Path, place: u64, count: usize) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let count = count.min((file.metadata()?.len() - place) as usize);
+    let mut bytes = vec![0; count];
+    file.read_exact_at(&mut bytes, place)?;
+    for byte in &mut bytes {
+        *byte = !*byte;
+    }
+    file.write_all_at(&bytes, place)
+}
+
+/// The store must not open because of this file, and be left as it is.
+async fn refused_for(data: &Path, name: &str) -> Result<()> {
+    let before = files(data)?;
+    let error = refused(data).await?;
+    assert!(matches!(&error, OpenError::Corrupt { detail, .. } if detail.contains(name)), "{error}");
+    assert_eq!(files(data)?, before, "nothing is changed");
+    Ok(())
+}
+
+/// Opens the store, in which these must be, and closes it after one more.
+async fn holds(data: &Path, sessions: &mut Vec<SessionId>) -> Result<()> {
+    let stores = support::open(data).await?;
+    for id in &*sessions {
+        assert!(stores.sessions.get(*id).await?.is_some(), "{id} was acknowledged");
+    }
+    let row = session();
+    stores.sessions.create(&row).await?;
+    sessions.push(row.session_id);
+    stores.engine.close().await?;
+    Ok(())
+}
+
+/// Wherever a journal is damaged after a clean stop, the store is refused as long as it is, and whole afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_is_never_a_shorter_one() -> Result<()> {
+    let mut random = StdRng::seed_from_u64(support::seed());
+    let dir = tempfile::tempdir()?;
+    let (data, first) = filled(dir.path()).await?;
+    let journal = data.join("store/engine/0.jnl");
+    let mut sessions = vec![first];
+    // The first journal has room at its end; one that was opened again has none.
+    for _ in 0..3 {
+        let length = fs::metadata(&journal)?.len();
+        for round in 0..40 {
+            let place = match round {
+                0 => 0,
+                1 => length - 1,
+                // Where a new journal has its data.
+                2..20 => random.random_range(0..length.min(2_000)),
+                _ => random.random_range(0..length),
+            };
+            let count = random.random_range(1..=50);
+            flip(&journal, place, count)?;
+            refused_for(&data, "`store/engine/0.jnl`").await.with_context(|| format!("{count} bytes at {place}"))?;
+            flip(&journal, place, count)?;
+        }
+        for _ in 0..20 {
+            holds(&data, &mut sessions).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn journals_are_expected_to_be_the_ones_that_were_left() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (data, first) = filled(dir.path()).await?;
+    let mut sessions = vec![first];
+    holds(&data, &mut sessions).await?;
+    let engine = data.join("store/engine");
+
+    fs::write(engine.join("1.jnl"), "")?;
+    refused_for(&data, "`store/engine/1.jnl`").await?;
+    fs::rename(engine.join("0.jnl"), dir.path().join("0.jnl"))?;
+    refused_for(&data, "`store/engine/0.jnl`").await?;
+    fs::remove_file(engine.join("1.jnl"))?;
+
+    let whole = fs::read(dir.path().join("0.jnl"))?;
+    for length in [whole.len() - 1, whole.len() / 2, 0] {
+        fs::write(engine.join("0.jnl"), &whole[..length])?;
+        refused_for(&data, "`store/engine/0.jnl`").await?;
+    }
+    fs::write(engine.join("0.jnl"), &whole)?;
+
+    let clean = data.join("store/CLEAN");
+    flip(&clean, 3, 1)?;
+    refused_for(&data, "`store/CLEAN`").await?;
+    flip(&clean, 3, 1)?;
+    holds(&data, &mut sessions).await
+}
+
+/// An open store may be killed at any moment, so nothing is expected of its journals then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_a_crash_cut_short_is_dropped() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (data, first) = filled(dir.path()).await?;
+    let mut sessions = vec![first];
+    holds(&data, &mut sessions).await?;
+    let (journal, clean) = (data.join("store/engine/0.jnl"), data.join("store/CLEAN"));
+
+    assert!(clean.exists());
+    let stores = support::open(&data).await?;
+    assert!(!clean.exists(), "it is gone before the first write");
+    stores.engine.close().await?;
+    fs::remove_file(&clean)?;
+
+    // The beginning of a batch of one change, and of that change.
+    let length = fs::metadata(&journal)?.len();
+    let mut torn = vec![1, 1, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0];
+    torn.extend([2, 0, 0, 1]);
+    File::options().append(true).open(&journal)?.write_all(&torn)?;
+    let stores = support::open(&data).await?;
+    assert_eq!(fs::metadata(&journal)?.len(), length);
+    stores.engine.close().await?;
+    holds(&data, &mut sessions).await
 }
 
 /// The child's directory in [`a_full_disk_loses_nothing`]; its presence makes a process the child.
