@@ -30,6 +30,7 @@ impl Gateway {
                 .env("ROOKERY_WHATSAPP__VERSION", "2.3000.1023456789")
                 .env("ROOKERY_WHATSAPP__PREKEYS", PREKEYS.to_string())
                 .env("ROOKERY_SESSIONS__LOGINS_PER_SECOND", "100000")
+                .env("ROOKERY_SESSIONS__PAIRINGS_PER_SECOND", "100000")
                 .env("ROOKERY_SESSIONS__LOGIN_BURST", "100000")
                 .env("ROOKERY_SESSIONS__LOGINS_UNDER_WAY", "100000")
                 .env("ROOKERY_LOG__FILTER", "warn");

@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde::Serialize;
 use std::{
+    ffi::OsStr,
     fs::File,
     ops::AddAssign,
     path::{Path, PathBuf},
@@ -38,7 +39,13 @@ impl Programs {
     pub(crate) fn build() -> anyhow::Result<Self> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let output = std::process::Command::new(cargo)
+        let mut command = std::process::Command::new(cargo);
+        // `cargo run` describes the benchmark's package in these. Build scripts watch them, and would have half of
+        // the dependencies built again by every run, and by the next build that is no run.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| describes_package(name)) {
+            command.env_remove(name);
+        }
+        let output = command
             .current_dir(workspace)
             .args(["build", "--release", "--features", "sandbox,fill", "--bins"])
             .args(["-p", "rookery", "-p", "whatsapp-simulator", "-p", "rookery-bench"])
@@ -68,6 +75,14 @@ impl Programs {
         }
         Ok(Self { gateway, simulator, filler })
     }
+}
+
+/// Whether cargo sets this variable for one package's sake.
+fn describes_package(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 /// Raises the limit of open files to the most that is allowed; children inherit it.
@@ -199,5 +214,20 @@ impl Meter {
             bench: cpu_secs("self")? - self.before.bench,
             wall: self.start.elapsed().as_secs_f64(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_describes_a_package_is_hidden_from_the_build() {
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "OUT_DIR"] {
+            assert!(describes_package(OsStr::new(name)), "{name}");
+        }
+        for name in ["CARGO_TARGET_DIR", "CARGO_HOME", "CARGO", "PATH", "RUSTFLAGS"] {
+            assert!(!describes_package(OsStr::new(name)), "{name}");
+        }
     }
 }
