@@ -9,7 +9,7 @@ use crate::{
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rookery_protocol::Incarnation;
-use rookery_storage::{Stores, embedded};
+use rookery_storage::{StoreError, Stores, embedded};
 use std::{
     net::SocketAddr,
     sync::{
@@ -28,6 +28,8 @@ pub(crate) struct App {
     stores: Stores,
     address: SocketAddr,
     shutdown_timeout: Duration,
+    drain_delay: Duration,
+    failed: CancellationToken,
     stop_serving: CancellationToken,
     servers: JoinSet<()>,
     background: JoinSet<()>,
@@ -76,9 +78,24 @@ impl App {
         background.spawn(metrics::upkeep(recorder));
         background.spawn(sweep(stores.clone()));
         background.spawn(take_over(Arc::clone(&sessions)));
+        let failed = CancellationToken::new();
+        background.spawn(watch_store(stores.clone(), failed.clone()));
         let shutdown_timeout = config.shutdown_timeout();
+        let drain_delay = Duration::from_millis(config.node.drain_delay_ms);
         tracing::info!(%address, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "node started");
-        Ok(Self { api, sessions, stores, address, shutdown_timeout, stop_serving, servers, background, new_admin_key })
+        Ok(Self {
+            api,
+            sessions,
+            stores,
+            address,
+            shutdown_timeout,
+            drain_delay,
+            failed,
+            stop_serving,
+            servers,
+            background,
+            new_admin_key,
+        })
     }
 
     /// Where the API listens.
@@ -91,6 +108,11 @@ impl App {
         self.new_admin_key.take()
     }
 
+    /// Waits until the node cannot go on: its store has failed and refuses all writes until the next start.
+    pub(crate) async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
     /// Stops the node: no longer ready, requests under way finish, sockets close, the store flushes.
     pub(crate) async fn shut_down(self) -> anyhow::Result<()> {
         tracing::info!("node is stopping");
@@ -100,6 +122,8 @@ impl App {
 
     async fn drain(mut self) -> anyhow::Result<()> {
         self.api.ready.store(false, Ordering::Release);
+        // A load balancer needs a moment to see it before connections are refused.
+        tokio::time::sleep(self.drain_delay).await;
         self.stop_serving.cancel();
         while self.servers.join_next().await.is_some() {}
         self.background.shutdown().await;
@@ -112,7 +136,9 @@ impl App {
 
 fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> {
     let sessions = &config.sessions;
-    let admission = Admission::new(sessions.logins_per_second, sessions.login_burst, sessions.logins_under_way);
+    let under_way = sessions.logins_under_way;
+    let logins = Admission::new(sessions.logins_per_second, sessions.login_burst, under_way);
+    let pairings = Admission::new(sessions.pairings_per_second, sessions.login_burst, under_way);
     let settings = ClientSettings {
         url: config.whatsapp.url.clone(),
         version: config.whatsapp_version()?,
@@ -123,8 +149,9 @@ fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> 
         node: config.node.id.clone(),
         incarnation: Incarnation::generate(),
         stores: stores.clone(),
-        connector: Arc::new(Connector::new(settings, admission.clone())),
-        admission,
+        connector: Arc::new(Connector::new(settings, logins.clone())),
+        logins,
+        pairings,
         policy: Policy {
             pairing_rounds: sessions.pairing_rounds,
             replaced_retry: Duration::from_millis(sessions.replaced_retry_ms),
@@ -133,6 +160,7 @@ fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> 
             restart_max: Duration::from_millis(sessions.restart_max_ms),
         },
         queue_limit: config.sends.queue_limit,
+        per_user_limit: sessions.per_user_limit,
     })
 }
 
@@ -141,6 +169,18 @@ async fn take_over(sessions: Arc<Sessions>) {
     match sessions.take_over_all().await {
         Ok(count) => tracing::info!(count, "sessions taken over"),
         Err(error) => tracing::error!(%error, "sessions could not be read; each starts when it is asked for"),
+    }
+}
+
+/// Looks whether the store still takes writes.
+async fn watch_store(stores: Stores, failed: CancellationToken) {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if let Err(StoreError::Unavailable(reason)) = stores.engine.probe().await {
+            tracing::error!(reason, "the store takes no more writes, the node stops");
+            return failed.cancel();
+        }
     }
 }
 

@@ -88,11 +88,14 @@ async fn run_node(config: Config) -> anyhow::Result<()> {
         println!("admin key (shown this once): {key}");
     }
     println!("listening on http://{}", app.address());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    app.shut_down().await
+    let failed = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = app.failed() => true,
+    };
+    app.shut_down().await?;
+    anyhow::ensure!(!failed, "the storage has failed; the log says why");
+    Ok(())
 }
 
 /// The runtime of the whole process.

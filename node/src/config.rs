@@ -39,6 +39,7 @@ pub(crate) struct NodeConfig {
     pub id: NodeId,
     pub data_dir: PathBuf,
     pub shutdown_timeout_ms: u64,
+    pub drain_delay_ms: u64,
 }
 
 /// `[api]`
@@ -81,6 +82,8 @@ pub(crate) struct SessionsConfig {
     pub login_burst: u32,
     pub logins_per_second: f64,
     pub logins_under_way: usize,
+    pub pairings_per_second: f64,
+    pub per_user_limit: usize,
     pub pairing_rounds: u32,
     pub replaced_retry_ms: u64,
     pub replaced_window_ms: u64,
@@ -197,8 +200,19 @@ impl Config {
         if !(5..=812).contains(&self.whatsapp.prekeys) {
             return fail("whatsapp.prekeys", "must be 5 to 812");
         }
-        if self.sessions.logins_per_second <= 0.0 || !self.sessions.logins_per_second.is_finite() {
-            return fail("sessions.logins_per_second", "must be above 0");
+        for (key, rate) in [
+            ("sessions.logins_per_second", self.sessions.logins_per_second),
+            ("sessions.pairings_per_second", self.sessions.pairings_per_second),
+        ] {
+            if rate <= 0.0 || !rate.is_finite() {
+                return fail(key, "must be above 0");
+            }
+        }
+        if self.node.drain_delay_ms > 60_000 {
+            return fail("node.drain_delay_ms", "must be at most 60000");
+        }
+        if self.sessions.per_user_limit == 0 {
+            return fail("sessions.per_user_limit", "must be at least 1");
         }
         if self.sessions.login_burst == 0 || self.sessions.logins_under_way == 0 || self.sessions.pairing_rounds == 0 {
             return fail("sessions.login_burst, logins_under_way and pairing_rounds", "must be at least 1");

@@ -217,12 +217,15 @@ impl Jid {
     /// leading `00` allowed), a phone number's JID, a LID or a group JID.
     pub fn from_recipient(text: &str) -> Result<Self, IdError> {
         let text = text.trim();
-        if text.contains('@') {
+        if let Some((user, _)) = text.split_once('@') {
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            let device_fits = user.split_once(':').is_none_or(|(_, device)| digits(device));
             let jid: Self = text.parse()?;
             return match jid.server() {
-                JidServer::PhoneNumber => Self::from_phone(jid.user()),
-                JidServer::Lid if jid.user().bytes().all(|b| b.is_ascii_digit()) => Ok(jid),
-                JidServer::Group if jid.user().bytes().all(|b| b.is_ascii_digit() || b == b'-') => Ok(jid),
+                JidServer::PhoneNumber if device_fits => Self::from_phone(jid.user()),
+                JidServer::Lid if device_fits && digits(jid.user()) => Ok(jid),
+                // The old form is the creator's number and a time, the new one a number alone.
+                JidServer::Group if jid.user().splitn(2, '-').all(digits) => Ok(jid),
                 _ => Err(IdError("must be a phone number, or a JID of a user, a LID or a group".into())),
             };
         }
@@ -381,6 +384,10 @@ mod tests {
             "0",
             "+",
             "00",
+            "-@g.us",
+            "12-@g.us",
+            "1-2-3@g.us",
+            "15550001234:x@c.us",
         ] {
             assert!(Jid::from_recipient(text).is_err(), "{text}");
         }

@@ -112,14 +112,46 @@ async fn more_requests_at_a_time_than_allowed_are_503() {
     let more = "Content-Type: application/json\r\nContent-Length: 2\r\n";
     slow.write_all(head("POST", "/api/whatsapp/sessions", world.client.token(), more).as_bytes()).await.unwrap();
     let refused = crate::node::eventually("the place is taken", async || {
-        let answer = world.client.get("/api/health").await;
+        let answer = world.client.get("/api/whatsapp/sessions").await;
         if answer.status == 503 { Ok(answer) } else { Err(answer.status.to_string()) }
     })
     .await;
+    for path in ["/api/health", "/api/health/live", "/api/health/ready", "/metrics"] {
+        assert_eq!(world.client.get(path).await.status, 200, "{path} answers whoever watches the node");
+    }
     refused.error(503, "unavailable").says_when_to_retry();
     slow.write_all(b"{}").await.unwrap();
     read_answer(&mut slow).await.error(422, "validation_failed");
-    world.client.get("/api/health").await.expect(200);
+    world.client.get("/api/whatsapp/sessions").await.expect(200);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_body_is_not_read() {
+    let world = World::with(&[("ROOKERY_API__MAX_REQUESTS", "1")]).await;
+    let more = "Content-Type: application/json\r\nContent-Length: 1000000\r\n";
+    let mut strangers = vec![];
+    for _ in 0..20 {
+        let mut stranger = TcpStream::connect(world.node.address()).await.unwrap();
+        stranger.write_all(head("POST", "/api/whatsapp/sessions", "nobody", more).as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut stranger).await.status, 401, "the answer comes before the body");
+        strangers.push(stranger);
+    }
+    world.client.get("/api/whatsapp/sessions").await.expect(200);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_may_have_so_many_sessions() {
+    let world = World::with(&[("ROOKERY_SESSIONS__PER_USER_LIMIT", "2")]).await;
+    let session = world.create().await;
+    world.create().await;
+    let body = json!({"session_name": "one more"});
+    let refused = world.client.post("/api/whatsapp/sessions", &body).await;
+    refused.error(429, "too_many_requests").says_when_to_retry();
+    world.stranger().await.post("/api/whatsapp/sessions", &body).await.expect(201);
+    world.client.delete(&format!("/api/whatsapp/sessions/{session}")).await.expect(200);
+    world.client.post("/api/whatsapp/sessions", &body).await.expect(201);
     world.finish();
 }
 

@@ -1,7 +1,7 @@
 //! Texts out and in: answers, receipts, waiting, limits and idempotency.
 
 use crate::{
-    client::answer,
+    client::{TEXT, answer},
     node::eventually,
     world::{FRIEND, OWNER, World, sent},
 };
@@ -280,5 +280,26 @@ async fn what_whatsapp_refuses_for_good_is_422_and_failed() {
     assert_eq!(world.client.history(&session).await.len(), 1, "the stored answer, not another try");
     // One that fails holds up no other.
     world.send(&session, FRIEND, "to somebody").await;
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_key_waits_as_long_as_its_own_caller_wants() {
+    let (world, session) = World::linked(&[]).await;
+    world.phone(FRIEND);
+    world.simulator.faults().hold_acks(true);
+    let body = json!({"session_id": session, "to": FRIEND, "message": "held"});
+    let send = |wait: u64| {
+        let request = world.client.request(Method::POST, &format!("{TEXT}?wait_ms={wait}"));
+        answer(request.header("Idempotency-Key", "twin").json(&body))
+    };
+    let (long, short) = tokio::join!(send(30_000), async {
+        let short = send(0).await;
+        world.simulator.faults().hold_acks(false);
+        short
+    });
+    assert_eq!((long.status, short.status), (200, 202), "only the one that waits sees the end");
+    assert_eq!(long.text("message_id"), short.text("message_id"));
+    world.all_delivered(&session).await;
     world.finish();
 }

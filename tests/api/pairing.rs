@@ -99,7 +99,9 @@ async fn without_whatsapp_a_session_stays_starting_and_a_pairing_code_is_503() {
     let path = format!("/api/whatsapp/sessions/{session}/pairing-code");
     let refused = world.client.post(&path, &json!({"phone": OWNER})).await;
     refused.error(503, "whatsapp_unavailable").says_when_to_retry();
-    assert_eq!(world.status(&session).await["status"], "STARTING");
+    let status = world.status(&session).await;
+    assert_eq!(status["status"], "STARTING");
+    assert!(status["last_error"].as_str().is_some_and(|why| why.contains("cannot be reached")), "{status}");
     world.client.get(&format!("/api/whatsapp/sessions/{session}/qr")).await.error(409, "qr_not_available");
     // Nor can it be in the way of its end.
     world.client.delete(&format!("/api/whatsapp/sessions/{session}")).await.expect(200);

@@ -225,3 +225,40 @@ async fn every_route_hides_another_users_session() {
     assert_eq!((world.client.history(&session).await, world.status(&session).await), before);
     world.finish();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_account_queued_no_other_account_sends() {
+    let (world, session) = World::linked(&[]).await;
+    world.phone(FRIEND);
+    let path = |part: &str| format!("/api/whatsapp/sessions/{session}/{part}");
+    for forget in ["by the user", "by the phone"] {
+        world.client.delete(&path("disconnect")).await.expect(200);
+        let queued = world.client.send(&session, FRIEND, forget).await.expect(202).text("message_id");
+        let owner = world.status(&session).await["phone"].as_str().unwrap().to_owned();
+        if forget == "by the user" {
+            world.client.delete(&path("device")).await.expect(200);
+        } else {
+            world.phone(&owner).unlink(1).unwrap();
+            world.client.post(&path("connect"), &json!({})).await.expect(200);
+        }
+        world.status_is(&session, "LOGGED_OUT").await;
+        world.message_where(&session, &queued, |message| message["status"] == "failed").await;
+        world.client.post(&path("connect"), &json!({})).await.expect(200);
+        let next = if forget == "by the user" { "15550009001" } else { "15550009002" };
+        world.pair(&session, next).await;
+        let own = world.send(&session, FRIEND, "from the new account").await;
+        world.arrived(FRIEND, &own).await;
+        assert!(world.phone(FRIEND).inbox().iter().all(|message| message.id != queued), "{forget}");
+    }
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_found_by_its_lid() {
+    let (world, session) = World::linked(&[]).await;
+    let lid = world.status(&session).await["lid"].as_str().unwrap().to_owned();
+    let found = world.client.get(&format!("/api/whatsapp/sessions/{lid}")).await.expect(200);
+    assert_eq!(found.text("session_id"), session);
+    world.stranger().await.get(&format!("/api/whatsapp/sessions/{lid}")).await.error(404, "session_not_found");
+    world.finish();
+}

@@ -1,12 +1,14 @@
-//! A request as handlers see it: headers, query and a body that was read within limits.
+//! A request as handlers see it: headers, query and a body that is read within limits.
 //!
-//! Problems of the body come as values, for the handler to answer after it has checked who asks.
+//! The body is read only when a handler asks for it, which it does after it has checked who asks: a stranger costs
+//! neither memory nor time.
 
 use super::{Api, query::Query};
 use futures_util::{Stream, StreamExt};
+use hyper::body::Bytes;
 use rookery_protocol::{ApiError, ErrorCode, FieldErrors};
 use serde_json::{Map, Value};
-use std::{convert::Infallible, str::FromStr, sync::Arc};
+use std::{convert::Infallible, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 use warp::{
     Buf, Filter, Rejection,
     http::{HeaderMap, header},
@@ -16,49 +18,31 @@ use warp::{
 pub(super) struct Incoming {
     pub headers: HeaderMap,
     query: String,
-    body: Result<Vec<u8>, ApiError>,
+    body: Body,
+    limit: usize,
+    timeout: Duration,
 }
 
-/// Reads the rest of a request.
+/// A body on its way.
+type Body = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// Room that is made for a body before any of it has arrived.
+const FIRST_ROOM: usize = 16 << 10;
+
+/// Takes the rest of a request.
 pub(super) fn incoming(api: &Arc<Api>) -> impl Filter<Extract = (Incoming,), Error = Rejection> + Clone + use<> {
     let (limit, timeout) = (api.max_body_bytes, api.read_timeout);
     let query = warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
-    warp::header::headers_cloned().and(query).and(warp::body::stream()).then(
-        move |headers: HeaderMap, query: String, stream| async move {
-            let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-            let body = match tokio::time::timeout(timeout, read(stream, declared.unwrap_or(0), limit)).await {
-                Ok(body) => body,
-                Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time.")),
-            };
-            Incoming { headers, query, body }
+    warp::header::headers_cloned().and(query).and(warp::body::stream()).map(
+        move |headers: HeaderMap, query: String, stream| {
+            let body: Body = Box::pin(StreamExt::map(stream, copy));
+            Incoming { headers, query, body, limit, timeout }
         },
     )
 }
 
-async fn read(
-    stream: impl Stream<Item = Result<impl Buf, warp::Error>>,
-    declared: usize,
-    limit: usize,
-) -> Result<Vec<u8>, ApiError> {
-    let too_large = || ApiError::new(ErrorCode::PayloadTooLarge, format!("The body is larger than {limit} bytes."));
-    if declared > limit {
-        return Err(too_large());
-    }
-    let mut stream = std::pin::pin!(stream);
-    let mut body = Vec::with_capacity(declared);
-    while let Some(chunk) = stream.next().await {
-        let mut chunk = chunk.map_err(|_| ApiError::new(ErrorCode::MalformedRequest, "The body broke off."))?;
-        if body.len() + chunk.remaining() > limit {
-            return Err(too_large());
-        }
-        while chunk.has_remaining() {
-            let part = chunk.chunk();
-            body.extend_from_slice(part);
-            let length = part.len();
-            chunk.advance(length);
-        }
-    }
-    Ok(body)
+fn copy(chunk: Result<impl Buf, warp::Error>) -> Result<Bytes, warp::Error> {
+    chunk.map(|mut chunk| chunk.copy_to_bytes(chunk.remaining()))
 }
 
 impl Incoming {
@@ -67,29 +51,58 @@ impl Incoming {
         Query::parse(&self.query)
     }
 
-    /// The body, which has to be a JSON object.
-    pub(super) fn fields(&mut self) -> Result<Fields, ApiError> {
-        let body = std::mem::replace(&mut self.body, Ok(vec![]))?;
-        let essence = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = essence.split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "The content type must be application/json."));
-        }
-        Fields::parse(&body)
+    /// Reads the body, which has to be a JSON object.
+    pub(super) async fn fields(&mut self) -> Result<Fields, ApiError> {
+        let body = self.read().await?;
+        self.parse(&body)
     }
 
-    /// The body, which may be missing, and the query beside it.
-    pub(super) fn fields_or_query(&mut self) -> Result<Fields, ApiError> {
+    /// Reads the body, which may be missing, and the query beside it.
+    pub(super) async fn fields_or_query(&mut self) -> Result<Fields, ApiError> {
         let query = self.query()?;
-        let mut fields = match &self.body {
-            Ok(body) if body.is_empty() => Fields { values: Map::new(), errors: FieldErrors::new() },
-            _ => self.fields()?,
+        let body = self.read().await?;
+        let mut fields = if body.is_empty() {
+            Fields { values: Map::new(), errors: FieldErrors::new() }
+        } else {
+            self.parse(&body)?
         };
         for (name, value) in query.into_pairs() {
             fields.values.entry(name).or_insert(Value::String(value));
         }
         Ok(fields)
     }
+
+    async fn read(&mut self) -> Result<Vec<u8>, ApiError> {
+        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let reading = read(&mut self.body, declared.unwrap_or(0), self.limit);
+        let late = |_| Err(ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time."));
+        tokio::time::timeout(self.timeout, reading).await.unwrap_or_else(late)
+    }
+
+    fn parse(&self, body: &[u8]) -> Result<Fields, ApiError> {
+        let essence = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = essence.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "The content type must be application/json."));
+        }
+        Fields::parse(body)
+    }
+}
+
+async fn read(stream: &mut Body, declared: usize, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let too_large = || ApiError::new(ErrorCode::PayloadTooLarge, format!("The body is larger than {limit} bytes."));
+    if declared > limit {
+        return Err(too_large());
+    }
+    let mut body = Vec::with_capacity(declared.min(FIRST_ROOM));
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| ApiError::new(ErrorCode::MalformedRequest, "The body broke off."))?;
+        if body.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// A JSON object whose fields are taken one by one, so that every problem is named at once.

@@ -63,6 +63,9 @@ pub(super) fn from_session(error: SessionError) -> ApiError {
         SessionError::Closing => {
             ApiError::new(ErrorCode::Unavailable, "The session is not available on this node now.").retry_after(SOON)
         }
+        SessionError::TooMany => {
+            ApiError::new(ErrorCode::TooManyRequests, "The user has too many sessions.").retry_after(LATER)
+        }
         SessionError::State(why) => ApiError::new(ErrorCode::SessionState, capitalised(why)),
         SessionError::Whatsapp(why) => {
             ApiError::new(ErrorCode::WhatsappUnavailable, format!("WhatsApp did not answer as expected: {why}."))

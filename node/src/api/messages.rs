@@ -44,7 +44,7 @@ async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let wait_ms = request.query()?.wait_ms()?;
     let key = idempotency_key(&request.headers)?.map(str::to_owned);
-    let mut fields = request.fields()?;
+    let mut fields = request.fields().await?;
     let session = fields.parsed::<SessionId>("session_id");
     let to = fields.text("to", 255);
     let chat = if to.is_empty() { None } else { recipient(&mut fields, &to) };

@@ -32,7 +32,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
-#[error("{key} = {address}: {source}")]
+#[error("{key} = {address}")]
 pub(crate) struct ServerError {
     key: &'static str,
     address: SocketAddr,
@@ -179,15 +179,17 @@ where
     let started = Instant::now();
     let request_id = request_id(&request);
     let method = method_label(request.method());
+    let vital = is_vital(request.uri().path());
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         request.headers_mut().insert("x-request-id", value);
     }
     let span = tracing::info_span!("request", %request_id);
     let response = async {
-        let Ok(_permit) = limits.requests.try_acquire() else {
+        let permit = limits.requests.try_acquire();
+        if permit.is_err() && !vital {
             let text = "Too many requests are under way.";
             return reply::error(ApiError::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)));
-        };
+        }
         let answer = AssertUnwindSafe(handler(request)).catch_unwind();
         match tokio::time::timeout(limits.request_timeout, answer).await {
             Ok(Ok(response)) => response,
@@ -212,6 +214,11 @@ where
     let _entered = span.enter();
     tracing::info!(target: "rookery::access", route, method, status = status.as_u16(), elapsed_ms = elapsed.as_millis() as u64, "request");
     response
+}
+
+/// Whether a path has to answer also when there is too much to do: those who watch the node ask there.
+fn is_vital(path: &str) -> bool {
+    matches!(path, "/api/health" | "/api/health/live" | "/api/health/ready" | "/metrics")
 }
 
 /// The caller's request id, if it is one that can be logged, or a fresh one.

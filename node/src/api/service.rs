@@ -50,10 +50,10 @@ async fn health_of(_api: Arc<Api>) -> Answer {
 }
 
 async fn readiness(api: Arc<Api>) -> Answer {
-    if api.ready.load(Ordering::Acquire) {
+    if api.ready.load(Ordering::Acquire) && api.probe_store().await.is_some() {
         return Ok(json(StatusCode::OK, &health()));
     }
-    let text = "The node is starting or stopping.";
+    let text = "The node is starting or stopping, or its storage does not answer.";
     Err(ApiError::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)))
 }
 

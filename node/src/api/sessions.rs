@@ -46,7 +46,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 
 async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
-    let mut fields = request.fields()?;
+    let mut fields = request.fields().await?;
     let name = fields.name("session_name", 255);
     fields.finish()?;
     let session = api.sessions.create_session(user, name).await.map_err(from_session)?;
@@ -120,7 +120,7 @@ async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
 async fn pairing_code(id: String, api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let mut fields = request.fields()?;
+    let mut fields = request.fields().await?;
     let phone = fields.parsed_with("phone", |text| {
         let jid = Jid::from_recipient(text).map_err(|error| error.to_string())?;
         jid.phone().map(str::to_owned).ok_or_else(|| "must be a phone number".to_owned())
@@ -133,7 +133,8 @@ async fn pairing_code(id: String, api: Arc<Api>, mut request: Incoming) -> Answe
 
 /// The id in a path. What is no id is no session.
 pub(super) fn session_id(text: &str) -> Result<SessionId, ApiError> {
-    text.parse().map_err(|_| no_session())
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| no_session())?;
+    decoded.parse().map_err(|_| no_session())
 }
 
 fn no_session() -> ApiError {

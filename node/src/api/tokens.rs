@@ -32,7 +32,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 
 async fn list(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
-    let mut fields = request.fields_or_query()?;
+    let mut fields = request.fields_or_query().await?;
     let user = user_id(&mut fields);
     fields.finish()?;
     let user = user.expect("no problem was noted");
@@ -42,7 +42,7 @@ async fn list(api: Arc<Api>, mut request: Incoming) -> Answer {
 
 async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
-    let mut fields = request.fields()?;
+    let mut fields = request.fields().await?;
     let name = fields.name("name", 255);
     let user = user_id(&mut fields);
     fields.finish()?;
@@ -65,7 +65,7 @@ async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
 
 async fn delete(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
-    let mut fields = request.fields_or_query()?;
+    let mut fields = request.fields_or_query().await?;
     let user = user_id(&mut fields);
     let id = fields.parsed::<TokenId>("id");
     fields.finish()?;

@@ -160,6 +160,11 @@ impl Running {
                 let number = self.logins;
                 self.connection.send_replace(self.line.clone().map(|line| Connection { number, line }));
             }
+            // What is left from before belongs to another link.
+            ClientEvent::Paired { .. } => self.desk.abandon(),
+            ClientEvent::Unreachable(reason) => {
+                tracing::warn!(session_id = %self.state.row.session_id, reason, "no connection");
+            }
             ClientEvent::PushName(_) => {}
             _ => {
                 self.connection.send_replace(None);
@@ -202,7 +207,10 @@ impl Running {
                 self.supersede();
                 self.order(Order::LogOut);
             }
-            Effect::ClearKeys => self.order(Order::ClearKeys),
+            Effect::ClearKeys => {
+                self.desk.abandon();
+                self.order(Order::ClearKeys);
+            }
             Effect::Retry(delay) => {
                 self.cancel_retry();
                 let actor = me.clone();

@@ -38,7 +38,8 @@ pub(crate) struct Keeper {
     pub fence: Fence,
     pub stores: Stores,
     pub connector: Arc<Connector>,
-    pub admission: Admission,
+    pub logins: Admission,
+    pub pairings: Admission,
     pub view: watch::Receiver<Arc<View>>,
     pub persisted: SessionRow,
     /// Cancelled when the keeper has ended and the client's socket is closed.
@@ -88,7 +89,8 @@ impl Keeper {
     }
 
     async fn start_client(&self, observer: &Tap) -> Option<Client> {
-        let permit = self.admission.enter().await;
+        let linked = self.view.borrow().row.device.is_some();
+        let permit = if linked { self.logins.enter().await } else { self.pairings.enter().await };
         let backend = DeviceBackend::new(Arc::clone(&self.stores.keys), self.fence.clone());
         match self.connector.prepare(backend, Arc::new(observer.clone())).await {
             Ok(prepared) => {

@@ -15,7 +15,7 @@ use super::{
 };
 use futures_util::StreamExt;
 use ractor::{Actor, ActorRef};
-use rookery_protocol::{Incarnation, NodeId, SessionId, Timestamp, UserId};
+use rookery_protocol::{Incarnation, Jid, NodeId, SessionId, Timestamp, UserId};
 use rookery_storage::{Fence, Owner, SessionRow, StoreError, Stores};
 use std::{
     collections::HashMap,
@@ -41,9 +41,13 @@ pub(crate) struct Environment {
     pub incarnation: Incarnation,
     pub stores: Stores,
     pub connector: Arc<Connector>,
-    pub admission: Admission,
+    /// The pace of sessions that are linked.
+    pub logins: Admission,
+    /// The pace of sessions that are to be paired: they must not hold up those that work.
+    pub pairings: Admission,
     pub policy: Policy,
     pub queue_limit: usize,
+    pub per_user_limit: usize,
 }
 
 /// A session that runs on this node. Cheap to clone.
@@ -134,6 +138,9 @@ impl Sessions {
         if self.closing.is_cancelled() {
             return Err(SessionError::Closing);
         }
+        if self.of_user_count(row.user_id) >= self.env.per_user_limit {
+            return Err(SessionError::TooMany);
+        }
         self.env.stores.sessions.create(&row).await?;
         self.activate(row).await
     }
@@ -162,13 +169,14 @@ impl Sessions {
             connected,
             closed.clone(),
         ));
-        desk.recover().await?;
+        desk.recover(row.device.is_some()).await?;
         let intake = Arc::new(Intake::new(fence.clone(), env.stores.clone(), keys, self.receipts.clone()));
         let keeper = Keeper {
             fence: fence.clone(),
             stores: env.stores.clone(),
             connector: Arc::clone(&env.connector),
-            admission: env.admission.clone(),
+            logins: env.logins.clone(),
+            pairings: env.pairings.clone(),
             view: view.clone(),
             persisted: row.clone(),
             ended: keeper_ended.clone(),
@@ -245,6 +253,19 @@ impl Sessions {
             })
             .await;
         self.supervisor.stop(None);
+    }
+
+    fn of_user_count(&self, user: UserId) -> usize {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.values().filter(|handle| handle.user_id == user).count()
+    }
+
+    /// The user's session whose account has this LID.
+    pub(super) fn by_lid(&self, user: UserId, lid: &Jid) -> Option<Handle> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        let of_account =
+            |handle: &&Handle| handle.user_id == user && handle.view.borrow().row.lid.as_ref() == Some(lid);
+        running.values().find(of_account).cloned()
     }
 
     /// When the oldest message that is not sent yet was accepted, over all sessions.

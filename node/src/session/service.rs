@@ -28,6 +28,9 @@ pub(crate) enum SessionError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Closing,
+    /// The user has as many sessions as a user may have.
+    #[error("the user has too many sessions")]
+    TooMany,
     /// The session's state does not allow it.
     #[error("{0}")]
     State(&'static str),
@@ -48,6 +51,8 @@ pub(crate) enum DeviceKey {
     Device(DeviceId),
     /// By its account's phone number.
     Phone(String),
+    /// By its account's LID.
+    Lid(Jid),
 }
 
 impl Sessions {
@@ -102,6 +107,10 @@ impl Sessions {
             DeviceKey::Session(id) => return self.session(user, *id).await,
             DeviceKey::Device(device) => (device.phone(), Some(device)),
             DeviceKey::Phone(phone) => (phone.as_str(), None),
+            DeviceKey::Lid(lid) => {
+                let handle = self.by_lid(user, lid).ok_or(SessionError::NotFound)?;
+                return Ok(self.describe(&handle));
+            }
         };
         let rows = self.env.stores.sessions.find_by_phone(user, phone).await?;
         let mut best: Option<Session> = None;
@@ -131,6 +140,7 @@ impl Sessions {
     /// Logs out, forgets the device and keeps the session and its history.
     pub(crate) async fn remove_device(&self, user: UserId, id: SessionId) -> Result<Session, SessionError> {
         let handle = self.of_user(user, id).await?;
+        handle.desk.abandon();
         connect_to_log_out(&handle).await;
         self.order(user, id, Event::DeviceRemovalRequested).await
     }
@@ -138,6 +148,7 @@ impl Sessions {
     /// Logs out and removes the session with all its data.
     pub(crate) async fn delete(&self, user: UserId, id: SessionId) -> Result<(), SessionError> {
         let handle = self.of_user(user, id).await?;
+        handle.desk.abandon();
         connect_to_log_out(&handle).await;
         self.erase(id).await
     }
@@ -283,10 +294,11 @@ impl DeviceKey {
             return Some(Self::Session(id));
         }
         if let Some((user, server)) = text.split_once('@') {
-            if !matches!(server, "s.whatsapp.net" | "c.us") {
-                return None;
-            }
-            return Self::parse(user);
+            return match server {
+                "s.whatsapp.net" | "c.us" => Self::parse(user),
+                "lid" => text.parse().ok().map(Self::Lid),
+                _ => None,
+            };
         }
         if let Ok(device) = text.parse() {
             return Some(Self::Device(device));

@@ -57,6 +57,8 @@ pub(crate) enum ClientEvent {
     PushName(String),
     /// The connection is lost; the client makes a new one by itself.
     Disconnected(String),
+    /// No connection could be made; the client tries again by itself.
+    Unreachable(String),
     /// The link is gone.
     LoggedOut(String),
     /// Another client of the same device took the connection.
@@ -201,6 +203,7 @@ impl State {
                 let micros = i64::try_from(valid_for.as_micros()).unwrap_or(i64::MAX);
                 let expires_at = Timestamp::from_micros(now.as_micros().saturating_add(micros));
                 self.qr = Some(Qr { code, expires_at });
+                self.row.last_error = None;
                 self.set(SessionStatus::ScanQrCode, now);
                 vec![]
             }
@@ -238,6 +241,13 @@ impl State {
             }
             ClientEvent::PushName(name) => {
                 self.row.push_name = Some(name);
+                vec![]
+            }
+            ClientEvent::Unreachable(reason) => {
+                self.row.last_error = Some(reason);
+                if self.row.device.is_some() {
+                    self.set(SessionStatus::Reconnecting, now);
+                }
                 vec![]
             }
             ClientEvent::Disconnected(reason) => {

@@ -114,6 +114,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(ClientEvent::Connected { push_name: None }),
         Just(ClientEvent::PushName("n".into())),
         Just(ClientEvent::Disconnected("d".into())),
+        Just(ClientEvent::Unreachable("u".into())),
         Just(ClientEvent::LoggedOut("l".into())),
         Just(ClientEvent::Replaced),
         Just(ClientEvent::Banned { lasts: Duration::from_secs(5), why: "b".into() }),

@@ -21,6 +21,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long the store is asked to take an outcome before that is left to the next owner.
 const RESOLVE_ATTEMPTS: u32 = 20;
 
+/// Why a message fails whose account is no longer linked.
+const UNLINKED: &str = "the session was unlinked before the message was sent";
+
 /// What came back for a message that was handed to a connection.
 enum Answer {
     Ack(Ack),
@@ -32,9 +35,10 @@ impl SendDesk {
     /// Sends an accepted message when its turn comes, and keeps the outcome. Nothing when the desk closes first:
     /// the row is still in the outbox then, for the next owner.
     pub(super) async fn finish(self: &Arc<Self>, item: Item) -> Option<SendOutcome> {
-        let Item { row, turn, done } = item;
+        let Item { row, turn, done, mut abandoned } = item;
         let outcome = tokio::select! {
             () = self.closed.cancelled() => None,
+            _ = abandoned.changed() => Some(SendOutcome::Failed(UNLINKED.into())),
             outcome = async {
                 if let Some(turn) = turn {
                     // An error means that the one before was given up in its turn: no reason to wait either.

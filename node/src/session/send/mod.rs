@@ -82,7 +82,7 @@ pub(crate) struct Connection {
     pub line: Line,
 }
 
-/// What the first caller with an idempotency key leaves for the others.
+/// What all callers with one idempotency key wait for: acceptance first, then the outcome.
 type Twin = watch::Receiver<Option<Result<Receipt, Refusal>>>;
 
 /// Why the first caller's send was not accepted, as far as the others share it.
@@ -132,6 +132,8 @@ pub(crate) struct SendDesk {
     queue_limit: usize,
     connection: watch::Receiver<Option<Connection>>,
     closed: CancellationToken,
+    /// Changes when what waits must not be sent any more.
+    abandoned: watch::Sender<()>,
     desk: Mutex<Desk>,
 }
 
@@ -140,6 +142,7 @@ struct Item {
     row: OutboxRow,
     turn: Option<oneshot::Receiver<()>>,
     done: oneshot::Sender<()>,
+    abandoned: watch::Receiver<()>,
 }
 
 impl SendDesk {
@@ -152,11 +155,13 @@ impl SendDesk {
         connection: watch::Receiver<Option<Connection>>,
         closed: CancellationToken,
     ) -> Self {
-        Self { fence, stores, keys, queue_limit, connection, closed, desk: Mutex::default() }
+        let abandoned = watch::Sender::new(());
+        Self { fence, stores, keys, queue_limit, connection, closed, abandoned, desk: Mutex::default() }
     }
 
-    /// Takes up what an earlier owner has accepted and not finished.
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// Takes up what an earlier owner has accepted and not finished. Of a session that is not `linked` any more
+    /// nothing is sent: the account that accepted it is gone.
+    pub(crate) async fn recover(self: &Arc<Self>, linked: bool) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let rows = self.stores.outbox.pending(self.fence.session(), after, 500).await?;
@@ -167,44 +172,70 @@ impl SendDesk {
                 let desk = Arc::clone(self);
                 tokio::spawn(async move { desk.finish(item).await });
             }
+            if !linked {
+                self.abandon();
+            }
         }
+    }
+
+    /// The link is gone: what waits fails. A message must never leave from another account than the one that
+    /// was linked when it was accepted.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.send_replace(());
     }
 
     /// Accepts a message and waits up to `request.wait` for WhatsApp's answer. The message stays accepted when
     /// the caller goes away.
     pub(crate) async fn submit(self: &Arc<Self>, request: SendRequest) -> Result<Receipt, SendError> {
+        let wait = request.wait;
         let Some((key, hash)) = request.idempotency else {
-            return self.submit_new(request).await;
+            let (mut receipt, outcome) = self.accept(request).await?;
+            receipt.outcome = tokio::time::timeout(wait, outcome).await.ok().and_then(Result::ok);
+            return Ok(receipt);
         };
-        let (publish, mine) = watch::channel(None);
-        let twin = {
+        let mut twin = self.twin(key, hash, request)?;
+        let accepted = twin.wait_for(Option::is_some).await.map_err(|_| SendError::Closed)?.clone();
+        accepted.expect("waited for").map_err(SendError::from)?;
+        let ended = |answer: &Option<Result<Receipt, Refusal>>| matches!(answer, Some(Ok(r)) if r.outcome.is_some());
+        let _ = tokio::time::timeout(wait, twin.wait_for(ended)).await;
+        let answer = twin.borrow().clone();
+        answer.expect("waited for").map_err(SendError::from)
+    }
+
+    /// What becomes of the request with this idempotency key. The first caller's request is taken in a task of its
+    /// own: a caller that goes away must not leave the others without an answer.
+    fn twin(self: &Arc<Self>, key: [u8; 32], hash: [u8; 32], request: SendRequest) -> Result<Twin, SendError> {
+        let (publish, twin) = watch::channel(None);
+        {
             let mut desk = self.desk();
             match desk.twins.get(&key) {
                 Some((other, _)) if *other != hash => return Err(SendError::IdempotencyConflict),
-                Some((_, twin)) => Some(twin.clone()),
-                None => {
-                    desk.twins.insert(key, (hash, mine));
-                    None
-                }
-            }
-        };
-        if let Some(mut twin) = twin {
-            let answer = twin.wait_for(Option::is_some).await.map_err(|_| SendError::Closed)?;
-            return answer.clone().expect("waited for").map_err(SendError::from);
+                Some((_, twin)) => return Ok(twin.clone()),
+                None => desk.twins.insert(key, (hash, twin.clone())),
+            };
         }
         let desk = Arc::clone(self);
-        // In a task of its own: a caller that goes away must not leave its twins without an answer.
-        let first = tokio::spawn(async move {
-            let answer = match desk.recorded(&key, &hash).await {
-                Ok(Some(receipt)) => Ok(receipt),
-                Ok(None) => desk.submit_new(request).await,
+        tokio::spawn(async move {
+            let accepted = match desk.recorded(&key, &hash).await {
+                Ok(Some(receipt)) => Ok((receipt, None)),
+                Ok(None) => desk.accept(request).await.map(|(receipt, outcome)| (receipt, Some(outcome))),
                 Err(error) => Err(error),
             };
+            match accepted {
+                Ok((mut receipt, outcome)) => {
+                    publish.send_replace(Some(Ok(receipt.clone())));
+                    if let Some(outcome) = outcome
+                        && let Ok(outcome) = outcome.await
+                    {
+                        receipt.outcome = Some(outcome);
+                        publish.send_replace(Some(Ok(receipt)));
+                    }
+                }
+                Err(error) => drop(publish.send_replace(Some(Err(Refusal::from(&error))))),
+            }
             desk.desk().twins.remove(&key);
-            publish.send_replace(Some(answer.as_ref().map(Clone::clone).map_err(Refusal::from)));
-            answer
         });
-        first.await.map_err(|_| SendError::Closed)?
+        Ok(twin)
     }
 
     /// The answer that was given for this idempotency key before, with what has become of the message since.
@@ -226,7 +257,11 @@ impl SendDesk {
         Ok(Some(Receipt { message_id, to, chat, accepted_at, outcome }))
     }
 
-    async fn submit_new(self: &Arc<Self>, request: SendRequest) -> Result<Receipt, SendError> {
+    /// Makes a message durable and sets it on its way; answers where its outcome will be.
+    async fn accept(
+        self: &Arc<Self>,
+        request: SendRequest,
+    ) -> Result<(Receipt, oneshot::Receiver<SendOutcome>), SendError> {
         if self.closed.is_cancelled() {
             return Err(SendError::Closed);
         }
@@ -269,9 +304,8 @@ impl SendDesk {
             }
         });
         is_accepted.await.map_err(|_| SendError::Closed)??;
-        let outcome = tokio::time::timeout(request.wait, outcome).await.ok().and_then(Result::ok);
         let (to, chat) = (request.to, request.chat);
-        Ok(Receipt { message_id, to, chat, accepted_at: now, outcome })
+        Ok((Receipt { message_id, to, chat, accepted_at: now, outcome: None }, outcome))
     }
 
     /// Gives a send its place in the session's outbox and in its chat's lane.
@@ -288,7 +322,7 @@ impl SendDesk {
         let turn = desk.lanes.insert(row.chat.clone(), (row.seq, next)).map(|(_, turn)| turn);
         drop(desk);
         ::metrics::gauge!(metrics::OUTBOX_DEPTH).increment(1);
-        Item { row, turn, done }
+        Item { row, turn, done, abandoned: self.abandoned.subscribe() }
     }
 
     fn leave(&self, row: &OutboxRow) {

@@ -56,6 +56,11 @@ impl Adapter {
         self.observer.event(ClientEvent::Ended);
     }
 
+    /// No connection could be made.
+    pub(super) fn unreachable(&self, error: &anyhow::Error) {
+        self.observer.event(ClientEvent::Unreachable(format!("WhatsApp cannot be reached: {error:#}")));
+    }
+
     pub(super) fn handler(self: Arc<Self>) -> Handler {
         Handler(self)
     }

@@ -131,7 +131,7 @@ impl Connector {
             .with_platform_type(PlatformType::CHROME);
         let mut builder = Bot::builder()
             .with_backend_arc(Arc::new(backend))
-            .with_transport_factory(Arc::clone(&self.transport).factory())
+            .with_transport_factory(Arc::clone(&self.transport).factory(Arc::clone(&adapter)))
             .with_http_client(self.http.clone())
             .with_runtime(TokioRuntime)
             .with_device_props(props)

@@ -1,10 +1,17 @@
 //! Where a socket to WhatsApp is opened, and only here.
 
+use super::events::Adapter;
 use crate::session::admission::Admission;
 use anyhow::Context;
 use async_trait::async_trait;
 use http::{HeaderValue, Uri, header};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::net::TcpStream;
 use tokio_websockets::ClientBuilder;
 use whatsapp_rust::{
@@ -46,25 +53,30 @@ impl GatedTransport {
     }
 
     /// The factory for one client. Its first socket was admitted when the client was started.
-    pub(super) fn factory(self: Arc<Self>) -> ClientTransport {
-        ClientTransport { shared: self, first: std::sync::atomic::AtomicBool::new(true) }
+    pub(super) fn factory(self: Arc<Self>, adapter: Arc<Adapter>) -> ClientTransport {
+        ClientTransport { shared: self, adapter, first: AtomicBool::new(true) }
     }
 }
 
 /// The transport factory of one client.
 pub(super) struct ClientTransport {
     shared: Arc<GatedTransport>,
-    first: std::sync::atomic::AtomicBool,
+    adapter: Arc<Adapter>,
+    first: AtomicBool,
 }
 
 #[async_trait]
 impl TransportFactory for ClientTransport {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
-        if !self.first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+        if !self.first.swap(false, Ordering::Relaxed) {
             metrics::counter!(crate::metrics::RECONNECTS).increment(1);
             anyhow::ensure!(self.shared.admission.reenter(PATIENCE).await, "too many reconnects at once");
         }
-        self.shared.open().await
+        let opened = self.shared.open().await;
+        if let Err(error) = &opened {
+            self.adapter.unreachable(error);
+        }
+        opened
     }
 }
 
