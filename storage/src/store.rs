@@ -125,7 +125,7 @@ pub trait OutboxStore: Send + Sync {
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
     /// Keeps messages, as a whole or not at all. One that is there already (same chat, id and author) keeps
-    /// its sort key and its receipts, and its content is replaced.
+    /// its sort key, its time and its receipts, and its content is replaced.
     async fn insert(&self, fence: &Fence, messages: Vec<HistoryRow>) -> Result<(), StoreError>;
     /// A page, newest first. Looks at no more than 2,000 rows.
     async fn list(&self, session: SessionId, query: &HistoryQuery) -> Result<Page<HistoryRow, u64>, StoreError>;

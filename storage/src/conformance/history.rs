@@ -155,10 +155,10 @@ async fn redelivery(stores: &Stores) -> Result<()> {
     stores.history.insert(&fence, vec![again.clone(), edited.clone(), edited.clone()]).await?;
     let expected = [
         HistoryRow { sort_key: own.sort_key, read_at: Some(sample::at(5)), ..edited },
-        HistoryRow { sort_key: first.sort_key, ..again },
+        HistoryRow { sort_key: first.sort_key, timestamp: first.timestamp, ..again },
     ];
     let query = HistoryQuery { limit: 10, ..HistoryQuery::default() };
-    assert_eq!(stores.history.list(session, &query).await?.rows, expected, "place and receipts stay");
+    assert_eq!(stores.history.list(session, &query).await?.rows, expected, "place, time and receipts stay");
     let query = HistoryQuery { chat: Some(chat), limit: 10, ..HistoryQuery::default() };
     assert_eq!(stores.history.list(session, &query).await?.rows, expected);
     assert_eq!(stores.history.last_sort_key(session).await?, Some(own.sort_key));

@@ -154,6 +154,7 @@ impl Session {
         };
         if let Some(before) = self.history.values().find(same) {
             row.sort_key = before.sort_key;
+            row.timestamp = before.timestamp;
             for (new, old) in [
                 (&mut row.sent_at, before.sent_at),
                 (&mut row.delivered_at, before.delivered_at),

@@ -90,7 +90,7 @@ pub(super) fn upsert(
         message.sort_key = sort_key;
         let key = tables::history(session, sort_key);
         if let Some(before) = transaction.row::<HistoryRow>(Table::History, &key)? {
-            keep_receipts(&mut message, &before);
+            keep_times(&mut message, &before);
         }
         transaction.put_row(Table::History, key, &message)?;
         return Ok(sort_key);
@@ -106,7 +106,9 @@ pub(super) fn upsert(
     Ok(message.sort_key)
 }
 
-fn keep_receipts(message: &mut HistoryRow, before: &HistoryRow) {
+/// The time of a message and its place have to agree, and the earliest time of each stage stays.
+fn keep_times(message: &mut HistoryRow, before: &HistoryRow) {
+    message.timestamp = before.timestamp;
     message.sent_at = earliest(before.sent_at, message.sent_at);
     message.delivered_at = earliest(before.delivered_at, message.delivered_at);
     message.read_at = earliest(before.read_at, message.read_at);
