@@ -267,15 +267,23 @@ pub(crate) fn history_of_id(session: SessionId, id: &MessageId) -> Vec<u8> {
     Key::of(session).text(id.as_str()).0
 }
 
+/// The index entry of a message that the account itself wrote into a chat.
+pub(crate) fn own_history_by_id(session: SessionId, id: &MessageId, chat: &Jid) -> Vec<u8> {
+    Key(history_of_id(session, id)).text(chat.as_str()).raw(ME.as_bytes()).0
+}
+
 /// The index entry of one message by what makes it unique in its session: id, chat and author.
 pub(crate) fn history_by_id(session: SessionId, row: &HistoryRow) -> Vec<u8> {
     Key(history_of_id(session, &row.message_id)).text(row.chat.as_str()).raw(author(row).as_bytes()).0
 }
 
-/// Who wrote a message, as its index entry has it. `me` is no JID, and neither is nothing.
+/// The account itself as an author; no JID.
+const ME: &str = "me";
+
+/// Who wrote a message, as its index entry has it. Nothing is no JID either.
 fn author(row: &HistoryRow) -> &str {
     match (&row.sender, row.from_me) {
-        (_, true) => "me",
+        (_, true) => ME,
         (Some(sender), false) => sender.as_str(),
         (None, false) => "",
     }

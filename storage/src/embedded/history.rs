@@ -130,18 +130,7 @@ fn receipt(
     kind: ReceiptKind,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let mut own: Vec<HistoryRow> = Vec::new();
-    for (_, place) in
-        transaction.prefix(Table::HistoryById, &tables::history_of_id(session, id), None, SAME_ID_LIMIT)?
-    {
-        let Place(sort_key) = decode(&place)?;
-        let row: Option<HistoryRow> = transaction.row(Table::History, &tables::history(session, sort_key))?;
-        own.extend(row.filter(|row| row.from_me));
-    }
-    if own.iter().any(|row| row.chat == *chat) {
-        own.retain(|row| row.chat == *chat);
-    }
-    for mut row in own {
+    for mut row in own_messages(transaction, session, chat, id)? {
         let time = match kind {
             ReceiptKind::Delivered => &mut row.delivered_at,
             ReceiptKind::Read => &mut row.read_at,
@@ -154,6 +143,30 @@ fn receipt(
         }
     }
     Ok(())
+}
+
+/// The account's own messages with this id: the one in this chat or, when the chat is stored under its other name,
+/// all of them.
+fn own_messages(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    chat: &Jid,
+    id: &MessageId,
+) -> Result<Vec<HistoryRow>, StoreError> {
+    let entry = tables::own_history_by_id(session, id, chat);
+    if let Some(Place(sort_key)) = transaction.row(Table::HistoryById, &entry)? {
+        let row: Option<HistoryRow> = transaction.row(Table::History, &tables::history(session, sort_key))?;
+        return Ok(row.into_iter().collect());
+    }
+    let mut own: Vec<HistoryRow> = Vec::new();
+    for (_, place) in
+        transaction.prefix(Table::HistoryById, &tables::history_of_id(session, id), None, SAME_ID_LIMIT)?
+    {
+        let Place(sort_key) = decode(&place)?;
+        let row: Option<HistoryRow> = transaction.row(Table::History, &tables::history(session, sort_key))?;
+        own.extend(row.filter(|row| row.from_me));
+    }
+    Ok(own)
 }
 
 fn last_sort_key(database: &Database, session: SessionId) -> Result<Option<u64>, StoreError> {
