@@ -3,8 +3,11 @@
 use crate::{
     api::{Access, Api, MetricsAccess, ProbeCache, Server},
     config::Config,
+    fetch::Fetcher,
+    media::{Cache, Media},
     metrics,
     session::{Admission, ClientSettings, Connector, Environment, Policy, Sessions},
+    spool::{FileId, Spool},
 };
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -46,10 +49,11 @@ impl App {
         };
         let address = server.address();
         let stores = embedded::open(embedded::Options::new(&config.node.data_dir)).await?;
+        let (spool, cache, left) = open_folders(&config).await.context("node.data_dir")?;
         let open = config.api.open_token_management;
         let loaded = Access::load(&*stores.tokens, config.api.admin_key.get(), open).await;
         let (access, new_admin_key) = loaded.context("admin key")?;
-        let sessions = Sessions::start(environment(&config, &stores)?).await.context("supervisor")?;
+        let sessions = Sessions::start(environment(&config, &stores, spool.clone())?).await.context("supervisor")?;
         let metrics_here = config.metrics.enabled && metrics_server.is_none();
         let api = Arc::new(Api {
             sessions: Arc::clone(&sessions),
@@ -59,6 +63,14 @@ impl App {
             recorder: recorder.clone(),
             metrics: config.metrics.enabled.then(|| MetricsAccess::new(config.metrics.token.get())),
             metrics_here,
+            media: Media::new(
+                spool,
+                Fetcher::new(config.allowed_hosts()?),
+                cache,
+                config.media.concurrent,
+                Duration::from_millis(config.media.transfer_timeout_ms),
+            ),
+            request_timeout: Duration::from_millis(config.api.request_timeout_ms),
             ready: AtomicBool::new(true),
             send_wait: Duration::from_millis(config.sends.wait_ms),
             max_body_bytes: config.api.max_body_bytes,
@@ -78,6 +90,7 @@ impl App {
         background.spawn(metrics::upkeep(recorder));
         background.spawn(sweep(stores.clone()));
         background.spawn(take_over(Arc::clone(&sessions)));
+        background.spawn(sweep_spool(Arc::clone(&sessions), left));
         let failed = CancellationToken::new();
         background.spawn(watch_store(stores.clone(), failed.clone()));
         let shutdown_timeout = config.shutdown_timeout();
@@ -134,7 +147,17 @@ impl App {
     }
 }
 
-fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> {
+/// Opens the folders for files; answers what an earlier process has left in the spool.
+async fn open_folders(config: &Config) -> anyhow::Result<(Spool, Cache, Vec<FileId>)> {
+    let (dir, media) = (config.node.data_dir.join("media"), config.media.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let (spool, left) = Spool::open(&dir.join("spool"), media.spool_max_bytes, media.max_bytes)?;
+        Ok((spool, Cache::open(&dir.join("cache"), media.cache_max_bytes)?, left))
+    });
+    opening.await?
+}
+
+fn environment(config: &Config, stores: &Stores, spool: Spool) -> anyhow::Result<Environment> {
     let sessions = &config.sessions;
     let under_way = sessions.logins_under_way;
     let logins = Admission::new(sessions.logins_per_second, sessions.login_burst, under_way);
@@ -144,6 +167,7 @@ fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> 
         version: config.whatsapp_version()?,
         device_name: config.whatsapp.device_name.clone(),
         prekeys: config.whatsapp.prekeys,
+        max_file_bytes: config.media.max_bytes,
     };
     Ok(Environment {
         node: config.node.id.clone(),
@@ -159,6 +183,7 @@ fn environment(config: &Config, stores: &Stores) -> anyhow::Result<Environment> 
             restart_min: Duration::from_millis(sessions.restart_min_ms),
             restart_max: Duration::from_millis(sessions.restart_max_ms),
         },
+        spool,
         queue_limit: config.sends.queue_limit,
         per_user_limit: sessions.per_user_limit,
     })
@@ -169,6 +194,15 @@ async fn take_over(sessions: Arc<Sessions>) {
     match sessions.take_over_all().await {
         Ok(count) => tracing::info!(count, "sessions taken over"),
         Err(error) => tracing::error!(%error, "sessions could not be read; each starts when it is asked for"),
+    }
+}
+
+/// Removes the spooled files of an earlier process that no message refers to.
+async fn sweep_spool(sessions: Arc<Sessions>, left: Vec<FileId>) {
+    match sessions.sweep_spool(left).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "spooled files without a message removed"),
+        Err(error) => tracing::warn!(%error, "spooled files could not be swept; the next start does it"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! `config.default.toml` is the only place where defaults are written. Whatever is unknown or not valid stops
 //! the start with one line that names it.
 
+use crate::fetch::AllowList;
 use figment::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Toml},
@@ -29,6 +30,7 @@ pub(crate) struct Config {
     pub whatsapp: WhatsappConfig,
     pub sessions: SessionsConfig,
     pub sends: SendsConfig,
+    pub media: MediaConfig,
     pub log: LogConfig,
 }
 
@@ -97,6 +99,18 @@ pub(crate) struct SessionsConfig {
 pub(crate) struct SendsConfig {
     pub queue_limit: usize,
     pub wait_ms: u64,
+}
+
+/// `[media]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MediaConfig {
+    pub max_bytes: u64,
+    pub spool_max_bytes: u64,
+    pub cache_max_bytes: u64,
+    pub concurrent: usize,
+    pub transfer_timeout_ms: u64,
+    pub allow_hosts: Vec<String>,
 }
 
 /// `[log]`
@@ -223,7 +237,30 @@ impl Config {
         if self.sends.queue_limit == 0 || self.sends.wait_ms > 60_000 {
             return fail("sends.queue_limit, sends.wait_ms", "must be at least 1, and at most 60000");
         }
-        Ok(())
+        self.check_media()
+    }
+
+    fn check_media(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError(format!("{key}: {problem}")));
+        if !(1024..=2 << 30).contains(&self.media.max_bytes) {
+            return fail("media.max_bytes", "must be 1024 to 2147483648");
+        }
+        if self.media.spool_max_bytes < 2 * self.media.max_bytes {
+            return fail("media.spool_max_bytes", "must be at least twice media.max_bytes");
+        }
+        if !(1..=1024).contains(&self.media.concurrent) {
+            return fail("media.concurrent", "must be 1 to 1024");
+        }
+        if self.media.transfer_timeout_ms < 100 {
+            return fail("media.transfer_timeout_ms", "must be at least 100");
+        }
+        self.allowed_hosts().map(drop)
+    }
+
+    /// The hosts that may be fetched from although their addresses are not public.
+    pub(crate) fn allowed_hosts(&self) -> Result<AllowList, ConfigError> {
+        let wrong = |entry| ConfigError(format!("media.allow_hosts: {entry:?} is no host and no host:port"));
+        AllowList::parse(&self.media.allow_hosts).map_err(wrong)
     }
 
     /// The address of its own that `/metrics` has, if any.

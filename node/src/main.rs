@@ -8,9 +8,12 @@ mod cli;
 mod config;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod fetch;
+mod media;
 mod metrics;
 mod qr;
 mod session;
+mod spool;
 mod telemetry;
 
 use std::process::ExitCode;

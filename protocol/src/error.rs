@@ -17,6 +17,8 @@ pub enum ErrorCode {
     SessionNotFound,
     /// No such message in this session.
     MessageNotFound,
+    /// The message has no file that could be fetched.
+    MediaNotFound,
     /// No such token of this user.
     TokenNotFound,
     /// The path exists, but not with this method.
@@ -29,10 +31,14 @@ pub enum ErrorCode {
     QrNotAvailable,
     /// The session's state does not allow what was asked.
     SessionState,
-    /// The body is larger than allowed.
+    /// Neither WhatsApp nor the phone has the message's file any more.
+    MediaGone,
+    /// The body, or the file that is asked for, is larger than allowed.
     PayloadTooLarge,
     /// The body's content type is not the one expected.
     UnsupportedMediaType,
+    /// The file has none of the bytes that are asked for.
+    RangeNotSatisfiable,
     /// One or more fields are not valid; `errors` names them.
     ValidationFailed,
     /// WhatsApp refused the message for good.
@@ -41,6 +47,8 @@ pub enum ErrorCode {
     TooManyRequests,
     /// A defect of ours.
     Internal,
+    /// The host that a URL of the request leads to could not be reached, failed or broke off; certainly not done.
+    MediaFetchFailed,
     /// Certainly not done: the service cannot take the request now.
     Unavailable,
     /// WhatsApp refused or could not be reached; certainly not done.
@@ -55,15 +63,22 @@ impl ErrorCode {
         match self {
             Self::MalformedRequest => 400,
             Self::Unauthorized => 401,
-            Self::NotFound | Self::SessionNotFound | Self::MessageNotFound | Self::TokenNotFound => 404,
+            Self::NotFound
+            | Self::SessionNotFound
+            | Self::MessageNotFound
+            | Self::MediaNotFound
+            | Self::TokenNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::IdempotencyConflict | Self::QrNotAvailable | Self::SessionState => 409,
+            Self::MediaGone => 410,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
             Self::ValidationFailed | Self::Rejected => 422,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
+            Self::MediaFetchFailed => 502,
             Self::Unavailable | Self::WhatsappUnavailable => 503,
             Self::DeadlineExceeded => 504,
         }

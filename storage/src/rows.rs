@@ -6,6 +6,7 @@ use rookery_protocol::{
     api::{Direction, Media, MessageType, Reaction, StatusChange},
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// An API token. The secret itself is not kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +143,8 @@ pub struct OutboxRow {
     pub accepted_at: Timestamp,
     /// The sort key of its history row.
     pub sort_key: u64,
+    /// The node's spooled file that has to be at WhatsApp before the message can be sent.
+    pub file: Option<[u8; 16]>,
 }
 
 /// What an idempotency key stands for. Kept 24 hours.
@@ -224,6 +227,29 @@ pub struct HistoryRow {
     pub revoked_at: Option<Timestamp>,
     /// The emojis on it.
     pub reactions: Vec<Reaction>,
+    /// Where WhatsApp keeps the file of a media message, and its key.
+    pub file: Option<MediaFile>,
+}
+
+/// A file that WhatsApp keeps, as messages refer to it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaFile {
+    /// The path on WhatsApp's media hosts; none while the file is not there yet.
+    pub direct_path: Option<String>,
+    /// The key that decrypts it; none for a file that is not encrypted. Never shown to anybody.
+    pub media_key: Option<Bytes>,
+    /// SHA-256 of the plain file.
+    pub sha256: Bytes,
+    /// SHA-256 of what WhatsApp keeps.
+    pub encrypted_sha256: Option<Bytes>,
+    /// The plain file's length in bytes, as its sender gave it.
+    pub length: u64,
+}
+
+impl fmt::Debug for MediaFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MediaFile").field("length", &self.length).finish_non_exhaustive()
+    }
 }
 
 /// The stage that a receipt reports.

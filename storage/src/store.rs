@@ -107,6 +107,9 @@ pub trait OutboxStore: Send + Sync {
     /// What is not resolved yet, in order of acceptance, after `after`, at most `limit`.
     async fn pending(&self, session: SessionId, after: Option<u64>, limit: usize)
     -> Result<Vec<OutboxRow>, StoreError>;
+    /// The file of a send is at WhatsApp under this path: from now on `payload` is what to send, without a file to
+    /// upload before, and its history row names the path.
+    async fn uploaded(&self, fence: &Fence, seq: u64, payload: Bytes, direct_path: &str) -> Result<(), StoreError>;
     /// Takes a send out of the outbox and writes how it ended into its history row.
     async fn resolve(&self, fence: &Fence, seq: u64, outcome: SendOutcome) -> Result<(), StoreError>;
     /// What this idempotency key (as a hash) stands for, if it is younger than 24 hours at `now`.
@@ -142,6 +145,9 @@ pub trait HistoryStore: Send + Sync {
         kind: ReceiptKind,
         at: Timestamp,
     ) -> Result<(), StoreError>;
+    /// WhatsApp keeps the file of the message with this sort key under another path now. Nothing happens to a
+    /// message without a file.
+    async fn relocate(&self, fence: &Fence, sort_key: u64, direct_path: &str) -> Result<(), StoreError>;
     /// The highest sort key in use, so that new ones are above it.
     async fn last_sort_key(&self, session: SessionId) -> Result<Option<u64>, StoreError>;
 }

@@ -325,6 +325,7 @@ mod tests {
             edited_at: None,
             revoked_at: None,
             reactions: Vec::new(),
+            file: None,
         }
     }
 

@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use rookery_protocol::{ApiError, ErrorCode, FieldErrors};
 use serde_json::{Map, Value};
 use std::{convert::Infallible, pin::Pin, str::FromStr, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use warp::{
     Buf, Filter, Rejection,
     http::{HeaderMap, header},
@@ -21,10 +22,12 @@ pub(super) struct Incoming {
     body: Body,
     limit: usize,
     timeout: Duration,
+    /// When the handler was called.
+    pub arrived: Instant,
 }
 
 /// A body on its way.
-type Body = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+pub(super) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// Room that is made for a body before any of it has arrived.
 const FIRST_ROOM: usize = 16 << 10;
@@ -36,7 +39,7 @@ pub(super) fn incoming(api: &Arc<Api>) -> impl Filter<Extract = (Incoming,), Err
     warp::header::headers_cloned().and(query).and(warp::body::stream()).map(
         move |headers: HeaderMap, query: String, stream| {
             let body: Body = Box::pin(StreamExt::map(stream, copy));
-            Incoming { headers, query, body, limit, timeout }
+            Incoming { headers, query, body, limit, timeout, arrived: Instant::now() }
         },
     )
 }
@@ -61,28 +64,42 @@ impl Incoming {
     pub(super) async fn fields_or_query(&mut self) -> Result<Fields, ApiError> {
         let query = self.query()?;
         let body = self.read().await?;
-        let mut fields = if body.is_empty() {
-            Fields { values: Map::new(), errors: FieldErrors::new() }
-        } else {
-            self.parse(&body)?
-        };
+        let mut fields = if body.is_empty() { Fields::empty() } else { self.parse(&body)? };
         for (name, value) in query.into_pairs() {
             fields.values.entry(name).or_insert(Value::String(value));
         }
         Ok(fields)
     }
 
+    /// The body as it comes, for a handler with limits of its own.
+    pub(super) fn into_body(self) -> Body {
+        self.body
+    }
+
+    /// The content type; empty when there is none.
+    pub(super) fn content_type(&self) -> &str {
+        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The content type without its parameters, in lower case.
+    pub(super) fn essence(&self) -> String {
+        self.content_type().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// How long the body is, as its head says.
+    pub(super) fn declared_length(&self) -> Option<u64> {
+        self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+    }
+
     async fn read(&mut self) -> Result<Vec<u8>, ApiError> {
-        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let reading = read(&mut self.body, declared.unwrap_or(0), self.limit);
+        let declared = usize::try_from(self.declared_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        let reading = read(&mut self.body, declared, self.limit);
         let late = |_| Err(ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time."));
         tokio::time::timeout(self.timeout, reading).await.unwrap_or_else(late)
     }
 
     fn parse(&self, body: &[u8]) -> Result<Fields, ApiError> {
-        let essence = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = essence.split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
+        if self.essence() != "application/json" {
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "The content type must be application/json."));
         }
         Fields::parse(body)
@@ -112,6 +129,20 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// No fields yet.
+    pub(super) fn empty() -> Self {
+        Self { values: Map::new(), errors: FieldErrors::new() }
+    }
+
+    /// Adds a field from somewhere else than a JSON object, where it may stand only once.
+    pub(super) fn put(&mut self, name: String, text: String) {
+        if self.values.contains_key(&name) {
+            self.errors.entry(name.into()).or_default().push("must not be given twice".into());
+        } else {
+            self.values.insert(name, Value::String(text));
+        }
+    }
+
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(values)) => Ok(Self { values, errors: FieldErrors::new() }),
@@ -152,6 +183,15 @@ impl Fields {
             Some(_) => self.problem(field, "must be a string"),
         }
         String::new()
+    }
+
+    /// A text of at most `max_chars` characters that may be missing or empty.
+    pub(super) fn optional_text(&mut self, field: &'static str, max_chars: usize) -> Option<String> {
+        match self.values.get(field) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(_) => Some(self.text(field, max_chars)).filter(|text| !text.is_empty()),
+        }
     }
 
     /// A required text that names a thing of type `T`.

@@ -1,7 +1,10 @@
 //! From the errors of services and filters to the errors of the API.
 
 use super::reply;
-use crate::session::{SendError, SessionError};
+use crate::{
+    media::Problem,
+    session::{MediaError, SendError, SessionError},
+};
 use rookery_protocol::{ApiError, ErrorCode};
 use rookery_storage::StoreError;
 use std::{convert::Infallible, time::Duration};
@@ -91,6 +94,40 @@ pub(super) fn from_send(error: &SendError) -> ApiError {
         }
         SendError::Store(error) => from_store(error),
     }
+}
+
+/// A file that a caller wants sent was not taken: certainly nothing was accepted.
+pub(super) fn from_problem(problem: Problem) -> ApiError {
+    match problem {
+        Problem::Field(field, why) => ApiError::field(field, why),
+        Problem::Host(why) => ApiError::new(ErrorCode::MediaFetchFailed, capitalised(&why)),
+        Problem::TooLarge(limit) => {
+            ApiError::new(ErrorCode::PayloadTooLarge, format!("The file is larger than {limit} bytes."))
+        }
+        Problem::Busy(text) => ApiError::new(ErrorCode::TooManyRequests, text).retry_after(LATER),
+        Problem::Node(error) => from_disk(&error),
+    }
+}
+
+/// The file of a stored message cannot be given.
+pub(super) fn from_media(error: MediaError) -> ApiError {
+    match error {
+        MediaError::Session(error) => from_session(error),
+        MediaError::Gone => {
+            let text = "Neither WhatsApp nor the phone gave the file: it has expired.";
+            ApiError::new(ErrorCode::MediaGone, text)
+        }
+        MediaError::NotConnected => {
+            let text = "The session has to be connected to fetch the file.";
+            ApiError::new(ErrorCode::WhatsappUnavailable, text).retry_after(LATER)
+        }
+        MediaError::Disk(error) => from_disk(&error),
+    }
+}
+
+fn from_disk(error: &std::io::Error) -> ApiError {
+    tracing::error!(%error, "a file could not be kept");
+    ApiError::new(ErrorCode::Unavailable, "The node cannot keep files now.").retry_after(LATER)
 }
 
 fn capitalised(text: &str) -> String {

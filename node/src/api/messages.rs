@@ -10,10 +10,11 @@ use super::{
     sessions::session_id,
     with,
 };
-use crate::session::{SendReceipt, SendRequest, digest, text_payload};
+use crate::session::{Content, SendReceipt, SendRequest, digest};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
     ApiError, ErrorCode, Jid, MessageId, SessionId, Timestamp,
-    api::{Direction, List, Message, MessageStatus, MessageType, Receipts, Sent, SentStatus},
+    api::{Direction, List, Media, Message, MessageStatus, MessageType, Receipts, Sent, SentStatus},
 };
 use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome};
 use std::{sync::Arc, time::Duration};
@@ -55,19 +56,20 @@ async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
         let request = digest(&[session.as_bytes(), chat.as_str().as_bytes(), b"text", text.as_bytes()]);
         (digest(&[session.as_bytes(), key.as_bytes()]), request)
     });
-    let payload = text_payload(&text);
+    let content = Content::text(text);
     let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
-    let send = SendRequest { to, chat, text, payload, idempotency, wait };
+    let send = SendRequest { to, chat, content, idempotency, wait };
     let receipt = api.sessions.send(user, session, send).await.map_err(from_session)?;
     sent(session, receipt.map_err(|error| from_send(&error))?)
 }
 
-fn recipient(fields: &mut super::body::Fields, to: &str) -> Option<Jid> {
+/// The address that a caller means.
+pub(super) fn recipient(fields: &mut super::body::Fields, to: &str) -> Option<Jid> {
     Jid::from_recipient(to).map_err(|error| fields.problem("to", error.to_string())).ok()
 }
 
 /// The caller's idempotency key: 1 to 255 printable characters.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
@@ -76,7 +78,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     }
 }
 
-fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
+/// The answer to an accepted send.
+pub(super) fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
     let (status, code) = match receipt.outcome {
         Some(SendOutcome::Sent(_)) => (SentStatus::Sent, StatusCode::OK),
         None => (SentStatus::Queued, StatusCode::ACCEPTED),
@@ -93,19 +96,35 @@ async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let query = history_query(&request.query()?)?;
     let page = api.sessions.history(user, id, &query).await.map_err(from_session)?;
     let next_cursor = page.next.map(|next| encode(CursorKind::Messages, &next));
-    let data: Vec<_> = page.rows.into_iter().map(|row| message(row, false)).collect();
+    let data: Vec<_> = page.rows.into_iter().map(|row| message(id, row, false)).collect();
     Ok(json(StatusCode::OK, &List { data, next_cursor }))
 }
 
 async fn get(id: String, message_id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let none = || ApiError::new(ErrorCode::MessageNotFound, "There is no such message.");
-    let decoded = percent_encoding::percent_decode_str(&message_id).decode_utf8().map_err(|_| none())?;
-    let message_id: MessageId = decoded.parse().map_err(|_| none())?;
+    let message_id = self::message_id(&message_id)?;
     let rows = api.sessions.message(user, id, &message_id).await.map_err(from_session)?;
-    let row = rows.into_iter().next().ok_or_else(none)?;
-    Ok(json(StatusCode::OK, &message(row, true)))
+    let row = rows.into_iter().next().ok_or_else(no_message)?;
+    Ok(json(StatusCode::OK, &message(id, row, true)))
+}
+
+/// The message id in a path. What is no id is no message.
+pub(super) fn message_id(text: &str) -> Result<MessageId, ApiError> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| no_message())?;
+    decoded.parse().map_err(|_| no_message())
+}
+
+/// What is asked for does not exist.
+pub(super) fn no_message() -> ApiError {
+    ApiError::new(ErrorCode::MessageNotFound, "There is no such message.")
+}
+
+/// The path under which the file of a message can be had, once it is at WhatsApp.
+fn media_url(session: SessionId, row: &HistoryRow) -> Option<String> {
+    row.file.as_ref()?.direct_path.as_ref()?;
+    let id = utf8_percent_encode(row.message_id.as_str(), NON_ALPHANUMERIC);
+    Some(format!("/api/whatsapp/sessions/{session}/messages/{id}/media"))
 }
 
 fn history_query(query: &Query) -> Result<HistoryQuery, ApiError> {
@@ -131,8 +150,9 @@ fn history_query(query: &Query) -> Result<HistoryQuery, ApiError> {
 }
 
 /// A row as the API shows it.
-fn message(row: HistoryRow, with_receipts: bool) -> Message {
+fn message(session: SessionId, row: HistoryRow, with_receipts: bool) -> Message {
     let status = status(&row);
+    let url = media_url(session, &row);
     let receipts = with_receipts.then_some(Receipts {
         sent_at: row.sent_at,
         delivered_at: row.delivered_at,
@@ -147,7 +167,7 @@ fn message(row: HistoryRow, with_receipts: bool) -> Message {
         kind: row.kind,
         text: row.text,
         caption: row.caption,
-        media: row.media,
+        media: row.media.map(|media| Media { url, ..media }),
         reply_to: row.reply_to,
         timestamp: row.timestamp,
         status,

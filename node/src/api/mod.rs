@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod error;
+mod media;
 mod messages;
 mod query;
 mod reply;
@@ -22,7 +23,7 @@ pub(crate) use server::Server;
 pub(crate) use service::ProbeCache;
 
 use self::reply::Route;
-use crate::session::Sessions;
+use crate::{media::Media, session::Sessions};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rookery_protocol::{ApiError, NodeId};
 use rookery_storage::Stores;
@@ -46,7 +47,9 @@ pub(crate) struct Api {
     pub metrics_here: bool,
     /// Whether the node may act: false while it starts and while it stops.
     pub ready: AtomicBool,
+    pub media: Media,
     pub send_wait: Duration,
+    pub request_timeout: Duration,
     pub max_body_bytes: usize,
     pub read_timeout: Duration,
     pub probe: service::ProbeCache,
@@ -58,6 +61,7 @@ type Routes = BoxedFilter<(Response,)>;
 /// All routes. What no route takes becomes an error as well, so the filter never rejects.
 pub(crate) fn routes(api: &Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
     let mut all = messages::routes(api);
+    all.extend(media::routes(api));
     all.extend(sessions::routes(api));
     all.extend(tokens::routes(api));
     all.extend(service::routes(api));

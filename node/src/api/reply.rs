@@ -1,11 +1,19 @@
 //! Answers.
 
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
 use rookery_protocol::ApiError;
 use serde::Serialize;
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 use warp::{
     http::{HeaderValue, StatusCode, header},
     reply::Response,
 };
+
+/// How much of a file is in memory at a time, for each answer.
+const CHUNK_BYTES: usize = 128 << 10;
 
 /// The name of the route that made an answer, for metrics and logs.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +31,69 @@ pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl I
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+/// A part of a file, as the body of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct FilePart {
+    /// The file, read by position.
+    pub file: Arc<File>,
+    /// Where the part begins.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
+}
+
+/// An answer whose body is a part of a file. The body is put in its place by [`sendable`].
+pub(super) fn file(status: StatusCode, part: FilePart) -> Response {
+    let mut response = empty(status);
+    response.headers_mut().insert(header::CONTENT_LENGTH, part.length.into());
+    response.extensions_mut().insert(part);
+    response
+}
+
+/// The body of an answer on the wire.
+pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An answer as the server sends it.
+pub(super) fn sendable(response: Response) -> warp::http::Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let body = match head.extensions.remove::<FilePart>() {
+        Some(part) => StreamBody::new(part.chunks()).map_err(BoxError::from).boxed_unsync(),
+        None => body.map_err(BoxError::from).boxed_unsync(),
+    };
+    warp::http::Response::from_parts(head, body)
+}
+
+impl FilePart {
+    /// The bytes, a chunk at a time.
+    fn chunks(self) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send {
+        stream::unfold(self, |mut part| async move {
+            let length = usize::try_from(part.length).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            if length == 0 {
+                return None;
+            }
+            let (file, start) = (Arc::clone(&part.file), part.start);
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut chunk = vec![0; length];
+                file.read_exact_at(&mut chunk, start)?;
+                Ok(Frame::data(Bytes::from(chunk)))
+            });
+            let chunk = reading.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            part.start += length as u64;
+            // After an error there is no more.
+            part.length = if chunk.is_ok() { part.length - length as u64 } else { 0 };
+            Some((chunk, part))
+        })
+    }
 }
 
 /// An error on its way to [`finish`].
@@ -60,6 +131,6 @@ pub(super) fn finish(response: Response, request_id: &str) -> Response {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

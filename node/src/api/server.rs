@@ -162,7 +162,7 @@ where
     let head_timeout = limits.head_timeout;
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (handler, limits) = (handler.clone(), limits.clone());
-        async move { Ok::<_, Infallible>(handle(request, &limits, handler).await) }
+        async move { Ok::<_, Infallible>(reply::sendable(handle(request, &limits, handler).await)) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -7,6 +7,7 @@
 mod actor;
 mod admission;
 mod keeper;
+mod media;
 mod receive;
 mod registry;
 mod send;
@@ -18,8 +19,9 @@ mod whatsapp;
 
 pub(crate) use actor::View;
 pub(crate) use admission::Admission;
+pub(crate) use media::MediaError;
 pub(crate) use registry::{Environment, Sessions};
-pub(crate) use send::{Receipt as SendReceipt, SendError, SendRequest, digest};
+pub(crate) use send::{Content, Receipt as SendReceipt, SendError, SendRequest, digest};
 pub(crate) use service::{DeviceKey, SessionError};
 pub(crate) use state::Policy;
-pub(crate) use whatsapp::{ClientSettings, Connector, check_endpoint, text_payload};
+pub(crate) use whatsapp::{ClientSettings, Connector, FileMessage, check_endpoint, file_payload, seal, sealed_length};

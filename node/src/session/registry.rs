@@ -13,6 +13,7 @@ use super::{
     state::{Event, Policy},
     supervisor::{Supervisor, SupervisorMessage},
 };
+use crate::spool::Spool;
 use futures_util::StreamExt;
 use ractor::{Actor, ActorRef};
 use rookery_protocol::{Incarnation, Jid, NodeId, SessionId, Timestamp, UserId};
@@ -46,6 +47,8 @@ pub(crate) struct Environment {
     /// The pace of sessions that are to be paired: they must not hold up those that work.
     pub pairings: Admission,
     pub policy: Policy,
+    /// Where files wait that messages take along.
+    pub spool: Spool,
     pub queue_limit: usize,
     pub per_user_limit: usize,
 }
@@ -165,6 +168,7 @@ impl Sessions {
             fence.clone(),
             env.stores.clone(),
             Arc::clone(&keys),
+            env.spool.clone(),
             env.queue_limit,
             connected,
             closed.clone(),

@@ -196,15 +196,32 @@ impl Sessions {
         let handle = self.of_user(user, id).await?;
         {
             let view = handle.view.borrow();
-            if view.row.device.is_none() {
-                return Err(SessionError::State("the session is not linked to a phone"));
-            }
+            linked(&view)?;
             if !view.row.wanted {
                 // Nobody is going to connect it; the message is kept for when somebody does.
                 request.wait = Duration::ZERO;
             }
         }
         Ok(handle.desk.submit(request).await)
+    }
+
+    /// Refuses what [`Sessions::send`] would refuse now, before any work is done for it.
+    pub(crate) async fn may_send(&self, user: UserId, id: SessionId) -> Result<(), SessionError> {
+        let handle = self.of_user(user, id).await?;
+        linked(&handle.view.borrow())
+    }
+
+    /// The answer to a request whose idempotency key stands for a message already.
+    pub(crate) async fn repeated(
+        &self,
+        user: UserId,
+        id: SessionId,
+        key: [u8; 32],
+        hash: [u8; 32],
+        wait: Duration,
+    ) -> Result<Result<Option<SendReceipt>, SendError>, SessionError> {
+        let handle = self.of_user(user, id).await?;
+        Ok(handle.desk.repeated(key, hash, wait).await)
     }
 
     /// A page of a session's history, newest first.
@@ -271,6 +288,14 @@ impl Sessions {
             qr: None,
             qr_expires_at: None,
         }
+    }
+}
+
+/// A session that never was linked, or is no longer, sends nothing.
+fn linked(view: &View) -> Result<(), SessionError> {
+    match view.row.device {
+        Some(_) => Ok(()),
+        None => Err(SessionError::State("the session is not linked to a phone")),
     }
 }
 

@@ -14,6 +14,39 @@ pub struct SendText {
     pub message: String,
 }
 
+/// `POST /whatsapp/messages/media` with a URL. An upload has the same fields as `multipart/form-data`, with the part
+/// `file` in the place of `media_url`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SendMedia {
+    /// The session that sends.
+    pub session_id: String,
+    /// The recipient: phone number, JID, LID or group JID.
+    pub to: String,
+    /// Where the file is: an `http:`, `https:` or `data:` URL.
+    pub media_url: String,
+    /// What it is sent as. The file's content has to fit.
+    #[serde(rename = "type")]
+    pub kind: MediaKind,
+    /// A text with it, at most 1,024 characters; not with audio.
+    pub caption: Option<String>,
+    /// The name of a document; without it the name is the host's or the URL's.
+    pub file_name: Option<String>,
+}
+
+/// What a file is sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaKind {
+    /// A JPEG, PNG, WebP or GIF picture.
+    Image,
+    /// A sound; Ogg Opus becomes a voice note.
+    Audio,
+    /// A film.
+    Video,
+    /// Any file.
+    Document,
+}
+
 /// How far an accepted send has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

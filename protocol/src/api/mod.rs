@@ -8,7 +8,8 @@ mod token;
 
 pub use list::List;
 pub use message::{
-    Direction, Media, Message, MessageStatus, MessageType, Reaction, Receipts, SendText, Sent, SentStatus,
+    Direction, Media, MediaKind, Message, MessageStatus, MessageType, Reaction, Receipts, SendMedia, SendText, Sent,
+    SentStatus,
 };
 pub use service::{Health, NodeReachability, Probe, StorageReachability};
 pub use session::{

@@ -44,6 +44,7 @@ fn message((number, chat, secs, own, flavour): Words) -> HistoryRow {
     HistoryRow {
         kind: if flavour % 2 == 0 { MessageType::Text } else { MessageType::Image },
         text: Some(format!("flavour {flavour}")),
+        file: (flavour == 1).then(|| sample::file(Some("/path"))),
         read_at: (flavour == 3).then(|| sample::at(secs + 1)),
         ..row
     }

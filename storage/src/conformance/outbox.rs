@@ -1,7 +1,7 @@
 //! What [`crate::OutboxStore`] promises.
 
 use super::sample;
-use crate::{Accepted, Fence, HistoryRow, SendOutcome, StoreError, Stores};
+use crate::{Accepted, Fence, HistoryRow, OutboxRow, SendOutcome, StoreError, Stores};
 use anyhow::{Context, Result};
 
 /// How long an idempotency key stands for its message.
@@ -10,6 +10,7 @@ const DAY_SECS: i64 = 24 * 60 * 60;
 pub(super) async fn run(stores: &Stores) -> Result<()> {
     queue(stores).await?;
     repeated(stores).await?;
+    uploads(stores).await?;
     idempotency(stores).await
 }
 
@@ -75,6 +76,45 @@ async fn repeated(stores: &Stores) -> Result<()> {
     assert!(matches!(stores.outbox.accept(&fence, taken.clone()).await, Err(StoreError::Refused(_))));
     assert_eq!(stores.history.get(fence.session(), &taken.history.message_id).await?, []);
     assert_eq!(stores.outbox.recorded(fence.session(), &[9; 32], sample::at(9)).await?, None);
+    Ok(())
+}
+
+/// A file that is at WhatsApp is known in the outbox and in the history, and stays known when the send ends.
+async fn uploads(stores: &Stores) -> Result<()> {
+    let (fence, chat) = (sample::claimed(stores).await?, sample::chat(1));
+    let mut send = sample::accepted(1, &chat, 0, None);
+    let file = sample::file(None);
+    send.outbox.file = Some([7; 16]);
+    send.history.file = Some(file.clone());
+    stores.outbox.accept(&fence, send.clone()).await?;
+    assert_eq!(stores.outbox.pending(fence.session(), None, 10).await?, [send.outbox.clone()]);
+    assert_eq!(shown(stores, &fence, &send).await?.file, Some(file));
+
+    stores.outbox.uploaded(&fence, 1, vec![9].into(), "/there").await?;
+    let sent = OutboxRow { payload: vec![9].into(), file: None, ..send.outbox.clone() };
+    assert_eq!(stores.outbox.pending(fence.session(), None, 10).await?, [sent]);
+    assert_eq!(shown(stores, &fence, &send).await?.file, Some(sample::file(Some("/there"))));
+    let none = stores.outbox.uploaded(&fence, 2, vec![9].into(), "/there").await;
+    assert!(matches!(none, Err(StoreError::NotFound(_))));
+
+    stores.outbox.resolve(&fence, 1, SendOutcome::Sent(sample::at(9))).await?;
+    assert_eq!(shown(stores, &fence, &send).await?.file, Some(sample::file(Some("/there"))));
+    stores.history.relocate(&fence, send.history.sort_key, "/elsewhere").await?;
+    let message = shown(stores, &fence, &send).await?;
+    assert_eq!(message.file, Some(sample::file(Some("/elsewhere"))));
+    assert_eq!(message.sent_at, Some(sample::at(9)));
+
+    let text = sample::accepted(3, &chat, 3, None);
+    stores.outbox.accept(&fence, text.clone()).await?;
+    stores.history.relocate(&fence, text.history.sort_key, "/x").await?;
+    stores.history.relocate(&fence, u64::MAX, "/x").await?;
+    assert_eq!(shown(stores, &fence, &text).await?, text.history, "what has no file gets none");
+
+    sample::claim(stores, fence.session()).await?;
+    let late = stores.history.relocate(&fence, send.history.sort_key, "/late").await;
+    assert!(matches!(late, Err(StoreError::Fenced { .. })));
+    let late = stores.outbox.uploaded(&fence, 3, vec![9].into(), "/late").await;
+    assert!(matches!(late, Err(StoreError::Fenced { .. })));
     Ok(())
 }
 

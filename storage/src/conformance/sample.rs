@@ -1,6 +1,6 @@
 //! Rows to store.
 
-use crate::{Accepted, Fence, HistoryRow, OutboxRow, SendRecord, SessionRow, Stores, TokenRow};
+use crate::{Accepted, Fence, HistoryRow, MediaFile, OutboxRow, SendRecord, SessionRow, Stores, TokenRow};
 use anyhow::{Context, Result};
 use rookery_protocol::{
     Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
@@ -86,6 +86,18 @@ pub(super) fn inbound(number: u64, chat: &Jid, secs: i64) -> HistoryRow {
         edited_at: None,
         revoked_at: None,
         reactions: Vec::new(),
+        file: None,
+    }
+}
+
+/// A file that WhatsApp keeps under this path.
+pub(super) fn file(direct_path: Option<&str>) -> MediaFile {
+    MediaFile {
+        direct_path: direct_path.map(str::to_owned),
+        media_key: Some(vec![1; 32].into()),
+        sha256: vec![2; 32].into(),
+        encrypted_sha256: Some(vec![3; 32].into()),
+        length: 1 << 20,
     }
 }
 
@@ -117,6 +129,7 @@ pub(super) fn accepted(seq: u64, chat: &Jid, secs: i64, key: Option<[u8; 32]>) -
         payload: vec![1, 2, 3].into(),
         accepted_at: at(secs),
         sort_key: history.sort_key,
+        file: None,
     };
     Accepted { outbox, history, idempotency: key.map(|key| (key, record)) }
 }

@@ -1,37 +1,46 @@
 //! How values are stored: one byte that is the version of the row's format, then the row in postcard.
 //!
-//! Postcard has no field names, so a row that gains a field gains a version, and the code that reads the old
-//! one stays. The tests pin the bytes of every row, so that no format changes by accident.
+//! Postcard has no field names. A row gains fields only at its end, each an option and each with a version of its own,
+//! so that a row of an older version is one that ends with as many absent fields. The tests pin the bytes of every row,
+//! so that no format changes by accident.
 
 use crate::{HistoryRow, OutboxRow, Owner, SendRecord, SessionRow, StoreError, TokenRow};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The version of every format so far, and of values that are opaque or empty.
+/// The first version of every format, and the version of values that are opaque or empty.
 pub(super) const VERSION: u8 = 1;
+
+/// How postcard writes an option that is absent.
+const ABSENT: u8 = 0;
 
 /// A row that is stored.
 pub(super) trait Row: Serialize + DeserializeOwned {
     /// Its name in errors.
     const NAME: &'static str;
+    /// The version of its format.
+    const VERSION: u8;
 }
 
 macro_rules! rows {
-    ($($row:ty => $name:literal),* $(,)?) => {
+    ($($row:ty => $name:literal, $version:expr);* $(;)?) => {
         $(impl Row for $row {
             const NAME: &'static str = $name;
+            const VERSION: u8 = $version;
         })*
     };
 }
 
 rows! {
-    Format => "format",
-    TokenRow => "token",
-    SessionRow => "session",
-    Owner => "owner",
-    OutboxRow => "outbox row",
-    SendRecord => "idempotency record",
-    HistoryRow => "message",
-    Place => "message index",
+    Format => "format", VERSION;
+    TokenRow => "token", VERSION;
+    SessionRow => "session", VERSION;
+    Owner => "owner", VERSION;
+    // 2: `file`.
+    OutboxRow => "outbox row", 2;
+    SendRecord => "idempotency record", VERSION;
+    // 2: `file`.
+    HistoryRow => "message", 2;
+    Place => "message index", VERSION;
 }
 
 /// The format of the whole database, as a row of its own: it proves that the journal was read.
@@ -44,18 +53,23 @@ pub(super) struct Place(pub(super) u64);
 
 /// The stored form of a row.
 pub(super) fn encode<R: Row>(row: &R) -> Vec<u8> {
-    postcard::to_extend(row, vec![VERSION]).expect("rows have lengths that are known beforehand")
+    postcard::to_extend(row, vec![R::VERSION]).expect("rows have lengths that are known beforehand")
 }
 
 /// A row from its stored form.
 pub(super) fn decode<R: Row>(stored: &[u8]) -> Result<R, StoreError> {
-    let (row, rest) = postcard::take_from_bytes(strip(stored, R::NAME)?)
-        .map_err(|error| StoreError::Corrupt { what: R::NAME, detail: error.to_string() })?;
-    if rest.is_empty() {
-        Ok(row)
-    } else {
-        Err(StoreError::Corrupt { what: R::NAME, detail: format!("{} bytes too long", rest.len()) })
-    }
+    let corrupt = |detail| StoreError::Corrupt { what: R::NAME, detail };
+    let (version, bytes) = stored.split_first().ok_or_else(|| corrupt("it is empty".to_owned()))?;
+    let newer = match *version {
+        version if version == R::VERSION => Vec::new(),
+        version if (VERSION..R::VERSION).contains(&version) => {
+            [bytes, &vec![ABSENT; usize::from(R::VERSION - version)]].concat()
+        }
+        version => return Err(corrupt(format!("format {version} is not known"))),
+    };
+    let bytes = if newer.is_empty() { bytes } else { &newer };
+    let (row, rest) = postcard::take_from_bytes(bytes).map_err(|error| corrupt(error.to_string()))?;
+    if rest.is_empty() { Ok(row) } else { Err(corrupt(format!("{} bytes too long", rest.len()))) }
 }
 
 /// The stored form of bytes that mean nothing here.
@@ -78,6 +92,7 @@ pub(super) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MediaFile;
     use proptest::prelude::*;
     use rookery_protocol::{
         Epoch, Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
@@ -120,6 +135,17 @@ mod tests {
             edited_at: None,
             revoked_at: None,
             reactions: vec![Reaction { sender: jid("1@lid"), emoji: "x".to_owned(), timestamp: at(1) }],
+            file: None,
+        }
+    }
+
+    fn file() -> MediaFile {
+        MediaFile {
+            direct_path: Some("/v".to_owned()),
+            media_key: Some(vec![5; 2].into()),
+            sha256: vec![6; 2].into(),
+            encrypted_sha256: None,
+            length: 300,
         }
     }
 
@@ -145,6 +171,16 @@ mod tests {
         let hex = stored.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         assert_eq!(hex, expected, "the format of a stored {} has changed; it needs a new version", R::NAME);
         assert_eq!(decode::<R>(&stored).unwrap(), *row);
+    }
+
+    /// The stored form of an older version, from which the row must come back.
+    fn older<R: Row + Debug + PartialEq>(row: &R, stored: &str) {
+        let digits = stored.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        let stored: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        assert!(stored[0] < R::VERSION);
+        assert_eq!(decode::<R>(&stored).unwrap(), *row, "a {} of format {}", R::NAME, stored[0]);
+        let cut = &stored[..stored.len() - 1];
+        assert!(matches!(decode::<R>(cut), Err(StoreError::Corrupt { .. })), "a cut {}", R::NAME);
     }
 
     #[test]
@@ -177,8 +213,11 @@ mod tests {
             payload: vec![1, 2].into(),
             accepted_at: at(1),
             sort_key: 2,
+            file: Some([3; 16]),
         };
-        pinned(&outbox, "010101410531406c696402010280897a02");
+        pinned(&outbox, "020101410531406c696402010280897a020103030303030303030303030303030303");
+        let first = "010101410531406c696402010280897a02";
+        older(&OutboxRow { file: None, ..outbox }, first);
         let record = SendRecord {
             request_hash: [4; 32],
             message_id: "A".parse().unwrap(),
@@ -192,18 +231,20 @@ mod tests {
             "010404040404040404040404040404040404040404040404040404040404040404014101310531406c69648089\
              7a02",
         );
-        pinned(
-            &message(),
-            "018780c002043345423014313535353040732e77686174736170702e6e6574010531406c6964000a0104746578\
-             7400010103612f6201ac0200000001014180ade204000180b6dc050000000000010531406c6964017880897a",
-        );
+        let first = "018780c002043345423014313535353040732e77686174736170702e6e6574010531406c6964000a0104746578\
+                     7400010103612f6201ac0200000001014180ade204000180b6dc050000000000010531406c6964017880897a";
+        older(&message(), first);
+        let second = format!("02{}", &first[2..]);
+        pinned(&message(), &format!("{second}00"));
+        let with_file = HistoryRow { file: Some(file()), ..message() };
+        pinned(&with_file, &format!("{second}0101022f760102050502060600ac02"));
     }
 
     #[test]
     fn other_versions_and_lengths_are_damage() {
         let stored = encode(&message());
         let mut newer = stored.clone();
-        newer[0] = VERSION + 1;
+        newer[0] = HistoryRow::VERSION + 1;
         for damaged in [&newer, &stored[..stored.len() - 1], &[stored.as_slice(), &[0]].concat(), &[]] {
             assert!(matches!(decode::<HistoryRow>(damaged), Err(StoreError::Corrupt { .. })));
         }

@@ -74,6 +74,16 @@ impl HistoryStore for Embedded {
             .await
     }
 
+    async fn relocate(&self, fence: &Fence, sort_key: u64, direct_path: &str) -> Result<(), StoreError> {
+        let (fence, direct_path) = (fence.clone(), direct_path.to_owned());
+        self.0
+            .write("history_relocate", move |transaction| {
+                transaction.check(&fence)?;
+                relocate(transaction, fence.session(), sort_key, &direct_path)
+            })
+            .await
+    }
+
     async fn last_sort_key(&self, session: SessionId) -> Result<Option<u64>, StoreError> {
         self.0.read("history_last_sort_key", move |database| last_sort_key(database, session)).await
     }
@@ -104,6 +114,20 @@ pub(super) fn upsert(
     transaction.put_entry(Table::HistoryByChat, tables::history_in_chat(session, &message.chat, message.sort_key))?;
     transaction.put_row(Table::History, key, &message)?;
     Ok(message.sort_key)
+}
+
+/// Writes where WhatsApp keeps the file of a message.
+pub(super) fn relocate(
+    transaction: &mut Transaction<'_>,
+    session: SessionId,
+    sort_key: u64,
+    direct_path: &str,
+) -> Result<(), StoreError> {
+    let key = tables::history(session, sort_key);
+    let Some(mut message) = transaction.row::<HistoryRow>(Table::History, &key)? else { return Ok(()) };
+    let Some(file) = &mut message.file else { return Ok(()) };
+    file.direct_path = Some(direct_path.to_owned());
+    transaction.put_row(Table::History, key, &message)
 }
 
 /// The time of a message and its place have to agree, and the earliest time of each stage stays.

@@ -1,11 +1,15 @@
 //! The outbox, and what idempotency keys stand for.
 
-use super::{Embedded, history::upsert};
+use super::{
+    Embedded,
+    history::{relocate, upsert},
+};
 use crate::{
     Accepted, Fence, HistoryRow, OutboxRow, OutboxStore, SendOutcome, SendRecord, StoreError,
     tables::{self, Table},
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use rookery_protocol::{SessionId, Timestamp};
 use std::ops::Bound;
 
@@ -58,6 +62,20 @@ impl OutboxStore for Embedded {
                 let view = database.view();
                 let rows = view.prefix(Table::Outbox, &tables::of_session(session), after.as_deref());
                 rows.take(limit).map(|row| super::codec::decode(&row?.1)).collect()
+            })
+            .await
+    }
+
+    async fn uploaded(&self, fence: &Fence, seq: u64, payload: Bytes, direct_path: &str) -> Result<(), StoreError> {
+        let (fence, direct_path) = (fence.clone(), direct_path.to_owned());
+        self.0
+            .write("outbox_uploaded", move |transaction| {
+                transaction.check(&fence)?;
+                let key = tables::outbox(fence.session(), seq);
+                let waiting: OutboxRow =
+                    transaction.row(Table::Outbox, &key)?.ok_or(StoreError::NotFound("outbox row"))?;
+                relocate(transaction, fence.session(), waiting.sort_key, &direct_path)?;
+                transaction.put_row(Table::Outbox, key, &OutboxRow { payload, file: None, ..waiting })
             })
             .await
     }

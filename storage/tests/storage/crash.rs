@@ -175,6 +175,7 @@ fn message(id: &str, sort_key: u64, own: bool) -> HistoryRow {
         edited_at: None,
         revoked_at: None,
         reactions: Vec::new(),
+        file: None,
     }
 }
 
@@ -191,6 +192,7 @@ fn accepted(number: u64) -> Accepted {
         payload: vec![0; 100].into(),
         accepted_at: at(number),
         sort_key: history.sort_key,
+        file: None,
     };
     let record = SendRecord {
         request_hash: [0; 32],

@@ -3,7 +3,8 @@
 use super::{Connection, Item, SendDesk};
 use crate::{
     metrics,
-    session::whatsapp::{Ack, SendFailure},
+    session::whatsapp::{Ack, Line, SendFailure},
+    spool::FileId,
 };
 use rookery_protocol::{MessageId, Timestamp, api::MessageType};
 use rookery_storage::{OutboxRow, SendOutcome, StoreError};
@@ -18,6 +19,8 @@ const ATTEMPTS: u32 = 8;
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long a message waits for WhatsApp's media host to take its file before it is given up.
+const UPLOAD_PATIENCE_SECS: i64 = 24 * 3600;
 /// How long the store is asked to take an outcome before that is left to the next owner.
 const RESOLVE_ATTEMPTS: u32 = 20;
 
@@ -35,7 +38,7 @@ impl SendDesk {
     /// Sends an accepted message when its turn comes, and keeps the outcome. Nothing when the desk closes first:
     /// the row is still in the outbox then, for the next owner.
     pub(super) async fn finish(self: &Arc<Self>, item: Item) -> Option<SendOutcome> {
-        let Item { row, turn, done, mut abandoned } = item;
+        let Item { mut row, kind, turn, done, mut abandoned } = item;
         let outcome = tokio::select! {
             () = self.closed.cancelled() => None,
             _ = abandoned.changed() => Some(SendOutcome::Failed(UNLINKED.into())),
@@ -44,12 +47,12 @@ impl SendDesk {
                     // An error means that the one before was given up in its turn: no reason to wait either.
                     let _ = turn.await;
                 }
-                Some(self.transmit(&row).await)
+                Some(self.transmit(&mut row).await)
             } => outcome,
         };
         if let Some(outcome) = &outcome {
             let _ = done.send(());
-            self.resolve(&row, outcome).await;
+            self.resolve(&row, kind, outcome).await;
         }
         self.leave(&row);
         outcome
@@ -68,10 +71,19 @@ impl SendDesk {
     }
 
     /// Sends until WhatsApp has answered or there is no hope.
-    async fn transmit(&self, row: &OutboxRow) -> SendOutcome {
+    async fn transmit(&self, row: &mut OutboxRow) -> SendOutcome {
         let mut failures = 0;
         loop {
             let connection = self.connected().await;
+            if let Some(file) = row.file
+                && let Err(why) = self.upload(row, file, &connection.line).await
+            {
+                return SendOutcome::Failed(why);
+            }
+            if row.file.is_some() {
+                // The connection went before the file was there.
+                continue;
+            }
             let ack = self.expect_ack(&row.message_id);
             let problem = match connection.line.send(&row.chat, &row.payload, &row.message_id).await {
                 Ok(()) => match self.answer(connection.number, ack).await {
@@ -86,7 +98,7 @@ impl SendDesk {
                     continue;
                 }
                 Err(SendFailure::Impossible(why)) => return SendOutcome::Failed(why),
-                Err(SendFailure::Temporary(why)) => why,
+                Err(SendFailure::Temporary(why) | SendFailure::Upload(why)) => why,
             };
             failures += 1;
             if failures >= ATTEMPTS {
@@ -94,6 +106,42 @@ impl SendDesk {
             }
             tracing::warn!(session_id = %self.fence.session(), message_id = %row.message_id, failures, problem, "send failed, trying again");
             tokio::time::sleep(pause(failures)).await;
+        }
+    }
+
+    /// Uploads a message's file, however long WhatsApp's media host is down. The message keeps its file when the
+    /// connection is lost; an error says why there is no hope.
+    async fn upload(&self, row: &mut OutboxRow, file: FileId, line: &Line) -> Result<(), String> {
+        let mut failures = 0;
+        loop {
+            let (payload, path) = match line.upload(&row.payload, &self.spool.path(&file)).await {
+                Ok(uploaded) => uploaded,
+                Err(SendFailure::NotConnected) => {
+                    tokio::time::sleep(RETRY_MIN).await;
+                    return Ok(());
+                }
+                Err(SendFailure::Impossible(why)) => return Err(why),
+                Err(SendFailure::Temporary(why) | SendFailure::Upload(why)) => {
+                    let age = Timestamp::now().as_secs() - row.accepted_at.as_secs();
+                    if age > UPLOAD_PATIENCE_SECS {
+                        return Err(why);
+                    }
+                    failures += 1;
+                    tracing::warn!(session_id = %self.fence.session(), message_id = %row.message_id, failures, why, "upload failed, trying again");
+                    tokio::time::sleep(pause(failures)).await;
+                    continue;
+                }
+            };
+            row.payload = payload.into();
+            let stored = self.stores.outbox.uploaded(&self.fence, row.seq, row.payload.clone(), &path).await;
+            if let Err(error) = stored {
+                // The message can be sent all the same; after a crash the file is uploaded again.
+                tracing::warn!(session_id = %self.fence.session(), seq = row.seq, %error, "an upload could not be noted");
+            } else {
+                self.spool.remove(&file);
+            }
+            row.file = None;
+            return Ok(());
         }
     }
 
@@ -134,12 +182,17 @@ impl SendDesk {
         }
     }
 
-    async fn resolve(&self, row: &OutboxRow, outcome: &SendOutcome) {
+    async fn resolve(&self, row: &OutboxRow, kind: MessageType, outcome: &SendOutcome) {
         let label = if matches!(outcome, SendOutcome::Sent(_)) { "sent" } else { "failed" };
-        metrics::message("outbound", MessageType::Text, label);
+        metrics::message("outbound", kind, label);
         for attempt in 0..RESOLVE_ATTEMPTS {
             match self.stores.outbox.resolve(&self.fence, row.seq, outcome.clone()).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    if let Some(file) = &row.file {
+                        self.spool.remove(file);
+                    }
+                    return;
+                }
                 Err(StoreError::Overloaded) => tokio::time::sleep(Duration::from_millis(50) * (attempt + 1)).await,
                 Err(error) => {
                     // The next owner sends it again under the same id; WhatsApp and the recipient know it.

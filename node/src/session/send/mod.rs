@@ -9,12 +9,18 @@ mod deliver;
 
 use super::{
     sort_key::SortKeys,
-    whatsapp::{Ack, Line},
+    whatsapp::{Ack, Line, payload_kind, text_payload},
 };
-use crate::metrics;
+use crate::{
+    metrics,
+    spool::{Spool, Spooled},
+};
 use hmac::{Hmac, KeyInit, Mac};
-use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, api::MessageType};
-use rookery_storage::{Accepted, Fence, HistoryRow, OutboxRow, SendOutcome, SendRecord, StoreError, Stores};
+use rookery_protocol::{
+    Jid, MessageId, SessionId, Timestamp,
+    api::{Media, MessageType},
+};
+use rookery_storage::{Accepted, Fence, HistoryRow, MediaFile, OutboxRow, SendOutcome, SendRecord, StoreError, Stores};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,6 +30,31 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// What a message says, for WhatsApp and for the history.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// What it is.
+    pub kind: MessageType,
+    /// Its text.
+    pub text: Option<String>,
+    /// The text with its file.
+    pub caption: Option<String>,
+    /// Its file, as the history shows it and as WhatsApp keeps it.
+    pub media: Option<(Media, MediaFile)>,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+    /// Its file on this node, which has to be uploaded first.
+    pub file: Option<Spooled>,
+}
+
+impl Content {
+    /// A text.
+    pub(crate) fn text(text: String) -> Self {
+        let payload = text_payload(&text);
+        Self { kind: MessageType::Text, text: Some(text), caption: None, media: None, payload, file: None }
+    }
+}
+
 /// A message that a caller wants sent.
 #[derive(Debug)]
 pub(crate) struct SendRequest {
@@ -31,10 +62,8 @@ pub(crate) struct SendRequest {
     pub to: String,
     /// The recipient's address.
     pub chat: Jid,
-    /// The text, for the history.
-    pub text: String,
-    /// The encoded message.
-    pub payload: Vec<u8>,
+    /// What it says.
+    pub content: Content,
     /// Hash of the caller's idempotency key, and of the request it stands for.
     pub idempotency: Option<([u8; 32], [u8; 32])>,
     /// How long the caller waits for WhatsApp's answer.
@@ -129,6 +158,7 @@ pub(crate) struct SendDesk {
     fence: Fence,
     stores: Stores,
     keys: Arc<SortKeys>,
+    spool: Spool,
     queue_limit: usize,
     connection: watch::Receiver<Option<Connection>>,
     closed: CancellationToken,
@@ -140,6 +170,7 @@ pub(crate) struct SendDesk {
 /// A send on its way.
 struct Item {
     row: OutboxRow,
+    kind: MessageType,
     turn: Option<oneshot::Receiver<()>>,
     done: oneshot::Sender<()>,
     abandoned: watch::Receiver<()>,
@@ -151,12 +182,13 @@ impl SendDesk {
         fence: Fence,
         stores: Stores,
         keys: Arc<SortKeys>,
+        spool: Spool,
         queue_limit: usize,
         connection: watch::Receiver<Option<Connection>>,
         closed: CancellationToken,
     ) -> Self {
         let abandoned = watch::Sender::new(());
-        Self { fence, stores, keys, queue_limit, connection, closed, abandoned, desk: Mutex::default() }
+        Self { fence, stores, keys, spool, queue_limit, connection, closed, abandoned, desk: Mutex::default() }
     }
 
     /// Takes up what an earlier owner has accepted and not finished. Of a session that is not `linked` any more
@@ -168,7 +200,8 @@ impl SendDesk {
             let Some(last) = rows.last() else { return Ok(()) };
             after = Some(last.seq);
             for row in rows {
-                let item = self.enter(row);
+                let kind = payload_kind(&row.payload);
+                let item = self.enter(row, kind);
                 let desk = Arc::clone(self);
                 tokio::spawn(async move { desk.finish(item).await });
             }
@@ -193,13 +226,7 @@ impl SendDesk {
             receipt.outcome = tokio::time::timeout(wait, outcome).await.ok().and_then(Result::ok);
             return Ok(receipt);
         };
-        let mut twin = self.twin(key, hash, request)?;
-        let accepted = twin.wait_for(Option::is_some).await.map_err(|_| SendError::Closed)?.clone();
-        accepted.expect("waited for").map_err(SendError::from)?;
-        let ended = |answer: &Option<Result<Receipt, Refusal>>| matches!(answer, Some(Ok(r)) if r.outcome.is_some());
-        let _ = tokio::time::timeout(wait, twin.wait_for(ended)).await;
-        let answer = twin.borrow().clone();
-        answer.expect("waited for").map_err(SendError::from)
+        follow(self.twin(key, hash, request)?, wait).await
     }
 
     /// What becomes of the request with this idempotency key. The first caller's request is taken in a task of its
@@ -260,7 +287,7 @@ impl SendDesk {
     /// Makes a message durable and sets it on its way; answers where its outcome will be.
     async fn accept(
         self: &Arc<Self>,
-        request: SendRequest,
+        mut request: SendRequest,
     ) -> Result<(Receipt, oneshot::Receiver<SendOutcome>), SendError> {
         if self.closed.is_cancelled() {
             return Err(SendError::Closed);
@@ -272,19 +299,24 @@ impl SendDesk {
         let session = self.fence.session();
         let message_id = message_id(session, request.idempotency.map(|(key, _)| key));
         let sort_key = self.keys.next(now);
-        let history = history_row(&request, &message_id, sort_key, now);
+        let Content { kind, payload, file, .. } = &mut request.content;
+        let (kind, payload, file) = (*kind, std::mem::take(payload), file.take());
         let record = request.idempotency.map(|(key, request_hash)| {
             let (to, chat) = (request.to.clone(), request.chat.clone());
             (key, SendRecord { request_hash, message_id: message_id.clone(), to, chat, accepted_at: now, sort_key })
         });
-        let item = self.enter(OutboxRow {
+        let outbox = OutboxRow {
             seq: 0,
             message_id: message_id.clone(),
             chat: request.chat.clone(),
-            payload: request.payload.into(),
+            payload: payload.into(),
             accepted_at: now,
             sort_key,
-        });
+            file: file.as_ref().map(Spooled::id),
+        };
+        let item = self.enter(outbox, kind);
+        let (to, chat) = (request.to, request.chat.clone());
+        let history = history_row(request.content, request.chat, &message_id, sort_key, now);
         let accepted = Accepted { outbox: item.row.clone(), history, idempotency: record };
         let (report_accepted, is_accepted) = oneshot::channel();
         let (report_outcome, outcome) = oneshot::channel();
@@ -292,24 +324,30 @@ impl SendDesk {
         tokio::spawn(async move {
             match desk.stores.outbox.accept(&desk.fence, accepted).await {
                 Ok(()) => {
+                    if let Some(file) = file {
+                        file.stay();
+                    }
                     let _ = report_accepted.send(Ok(()));
                     if let Some(outcome) = desk.finish(item).await {
                         let _ = report_outcome.send(outcome);
                     }
                 }
                 Err(error) => {
+                    if let (Some(file), StoreError::Engine(_)) = (file, &error) {
+                        // Whether it was accepted is not known; the next start finds out.
+                        file.stay();
+                    }
                     let _ = report_accepted.send(Err(error));
                     desk.skip(item).await;
                 }
             }
         });
         is_accepted.await.map_err(|_| SendError::Closed)??;
-        let (to, chat) = (request.to, request.chat);
         Ok((Receipt { message_id, to, chat, accepted_at: now, outcome: None }, outcome))
     }
 
     /// Gives a send its place in the session's outbox and in its chat's lane.
-    fn enter(&self, mut row: OutboxRow) -> Item {
+    fn enter(&self, mut row: OutboxRow, kind: MessageType) -> Item {
         let (done, next) = oneshot::channel();
         let mut desk = self.desk();
         if row.seq == 0 {
@@ -322,7 +360,7 @@ impl SendDesk {
         let turn = desk.lanes.insert(row.chat.clone(), (row.seq, next)).map(|(_, turn)| turn);
         drop(desk);
         ::metrics::gauge!(metrics::OUTBOX_DEPTH).increment(1);
-        Item { row, turn, done, abandoned: self.abandoned.subscribe() }
+        Item { row, kind, turn, done, abandoned: self.abandoned.subscribe() }
     }
 
     fn leave(&self, row: &OutboxRow) {
@@ -336,6 +374,26 @@ impl SendDesk {
         }
         drop(desk);
         ::metrics::gauge!(metrics::OUTBOX_DEPTH).decrement(1);
+    }
+
+    /// The way to WhatsApp, while there is one.
+    pub(crate) fn line(&self) -> Option<Line> {
+        self.connection.borrow().as_ref().map(|connection| connection.line.clone())
+    }
+
+    /// The answer to a request that repeats an earlier one, if its idempotency key stands for a message already.
+    pub(crate) async fn repeated(
+        &self,
+        key: [u8; 32],
+        hash: [u8; 32],
+        wait: Duration,
+    ) -> Result<Option<Receipt>, SendError> {
+        let twin = self.desk().twins.get(&key).cloned();
+        match twin {
+            Some((other, _)) if other != hash => Err(SendError::IdempotencyConflict),
+            Some((_, twin)) => follow(twin, wait).await.map(Some),
+            None => self.recorded(&key, &hash).await,
+        }
     }
 
     /// How many sends are under way, and when the oldest of them was accepted.
@@ -354,6 +412,16 @@ impl Drop for SendDesk {
         let left = self.desk().under_way.len();
         ::metrics::gauge!(metrics::OUTBOX_DEPTH).decrement(left as f64);
     }
+}
+
+/// What becomes of the request that the callers with one idempotency key share, within `wait` of its acceptance.
+async fn follow(mut twin: Twin, wait: Duration) -> Result<Receipt, SendError> {
+    let accepted = twin.wait_for(Option::is_some).await.map_err(|_| SendError::Closed)?.clone();
+    accepted.expect("waited for").map_err(SendError::from)?;
+    let ended = |answer: &Option<Result<Receipt, Refusal>>| matches!(answer, Some(Ok(r)) if r.outcome.is_some());
+    let _ = tokio::time::timeout(wait, twin.wait_for(ended)).await;
+    let answer = twin.borrow().clone();
+    answer.expect("waited for").map_err(SendError::from)
 }
 
 /// The id of a message on the wire. Derived from the idempotency key where there is one, so that whoever sends
@@ -376,17 +444,18 @@ pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-fn history_row(request: &SendRequest, id: &MessageId, sort_key: u64, now: Timestamp) -> HistoryRow {
+fn history_row(content: Content, chat: Jid, id: &MessageId, sort_key: u64, now: Timestamp) -> HistoryRow {
+    let (media, file) = content.media.unzip();
     HistoryRow {
         sort_key,
         message_id: id.clone(),
-        chat: request.chat.clone(),
+        chat,
         sender: None,
         from_me: true,
-        kind: MessageType::Text,
-        text: Some(request.text.clone()),
-        caption: None,
-        media: None,
+        kind: content.kind,
+        text: content.text,
+        caption: content.caption,
+        media,
         reply_to: None,
         timestamp: now,
         sent_at: None,
@@ -397,5 +466,6 @@ fn history_row(request: &SendRequest, id: &MessageId, sort_key: u64, now: Timest
         edited_at: None,
         revoked_at: None,
         reactions: vec![],
+        file,
     }
 }

@@ -1,11 +1,13 @@
 //! From WhatsApp's messages to rows of the history, and from a text to a message.
 
+use bytes::Bytes;
 use rookery_protocol::{
     Jid, MessageId, Timestamp,
     api::{Media, MessageType},
 };
-use rookery_storage::HistoryRow;
+use rookery_storage::{HistoryRow, MediaFile};
 use whatsapp_rust::{
+    download::Downloadable,
     proto_helpers::{MessageBuilderExt, MessageExt},
     wacore::types::message::{MessageCategory, MessageInfo, MessageSource},
     waproto::{codec, whatsapp as wa},
@@ -14,6 +16,12 @@ use whatsapp_rust::{
 /// The encoded message that carries `text`.
 pub(crate) fn text_payload(text: &str) -> Vec<u8> {
     codec::message_to_vec(&wa::Message::text(text))
+}
+
+/// What an encoded message is.
+pub(crate) fn payload_kind(payload: &[u8]) -> MessageType {
+    let message = codec::message_decode(payload).ok();
+    message.and_then(|message| kind(message.get_base_message())).unwrap_or(MessageType::Other)
 }
 
 /// An address of ours from the library's; without its device.
@@ -32,7 +40,7 @@ pub(super) fn row(message: &wa::Message, info: &MessageInfo) -> Option<HistoryRo
     let mut row = empty_row(info, kind)?;
     row.text = message.text_content().map(str::to_owned);
     row.caption = message.get_caption().map(str::to_owned);
-    row.media = media(base);
+    (row.media, row.file) = media(base).unzip();
     row.reply_to = context(base).and_then(|c| c.stanza_id.as_deref()).and_then(|id| id.parse().ok());
     Some(row)
 }
@@ -68,6 +76,7 @@ fn empty_row(info: &MessageInfo, kind: MessageType) -> Option<HistoryRow> {
         edited_at: None,
         revoked_at: None,
         reactions: vec![],
+        file: None,
     })
 }
 
@@ -117,21 +126,47 @@ fn kind(base: &wa::Message) -> Option<MessageType> {
     Some(kind)
 }
 
-fn media(base: &wa::Message) -> Option<Media> {
-    let (mime_type, size, sha256, file_name) = if let Some(m) = base.image_message.as_option() {
-        (&m.mimetype, m.file_length, &m.file_sha256, None)
-    } else if let Some(m) = base.audio_message.as_option() {
-        (&m.mimetype, m.file_length, &m.file_sha256, None)
-    } else if let Some(m) = base.video_message.as_option().or(base.ptv_message.as_option()) {
-        (&m.mimetype, m.file_length, &m.file_sha256, None)
-    } else if let Some(m) = base.document_message.as_option() {
-        (&m.mimetype, m.file_length, &m.file_sha256, m.file_name.clone())
-    } else if let Some(m) = base.sticker_message.as_option() {
-        (&m.mimetype, m.file_length, &m.file_sha256, None)
-    } else {
-        return None;
+/// The file of a message: as it is shown, and as it can be had.
+fn media(base: &wa::Message) -> Option<(Media, MediaFile)> {
+    macro_rules! file {
+        ($message:expr, $name:expr) => {
+            described(
+                Media {
+                    mime_type: $message.mimetype.clone(),
+                    size: $message.file_length,
+                    file_name: $name,
+                    sha256: $message.file_sha256.as_ref().map(hex::encode),
+                    url: None,
+                },
+                $message,
+            )
+        };
+    }
+    if let Some(image) = base.image_message.as_option() {
+        return Some(file!(image, None));
+    }
+    if let Some(audio) = base.audio_message.as_option() {
+        return Some(file!(audio, None));
+    }
+    if let Some(video) = base.video_message.as_option().or(base.ptv_message.as_option()) {
+        return Some(file!(video, None));
+    }
+    if let Some(document) = base.document_message.as_option() {
+        return Some(file!(document, document.file_name.clone()));
+    }
+    base.sticker_message.as_option().map(|sticker| file!(sticker, None))
+}
+
+fn described(media: Media, file: &dyn Downloadable) -> (Media, MediaFile) {
+    let bytes = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+    let file = MediaFile {
+        direct_path: file.direct_path().filter(|path| path.starts_with('/')).map(str::to_owned),
+        media_key: bytes(file.media_key()),
+        sha256: bytes(file.file_sha256()).unwrap_or_default(),
+        encrypted_sha256: bytes(file.file_enc_sha256()),
+        length: file.file_length().unwrap_or(0),
     };
-    Some(Media { mime_type: mime_type.clone(), size, file_name, sha256: sha256.as_ref().map(hex::encode), url: None })
+    (media, file)
 }
 
 fn context(base: &wa::Message) -> Option<&wa::ContextInfo> {

@@ -5,9 +5,12 @@
 
 mod content;
 mod events;
+mod http_client;
+mod media;
 mod transport;
 
-pub(crate) use content::text_payload;
+pub(crate) use content::{payload_kind, text_payload};
+pub(crate) use media::{DownloadFailure, FileMessage, file_payload, seal, sealed_length};
 pub(crate) use transport::check_endpoint;
 
 use self::{events::Adapter, transport::GatedTransport};
@@ -20,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use whatsapp_rust::{
     SendOptions, TokioRuntime,
     bot::Bot,
@@ -39,8 +42,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 const LOGOUT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Recipients of one client that are remembered as being on WhatsApp.
 const MAX_REACHABLE: usize = 4096;
-/// The largest body that is downloaded into memory.
-const MAX_BODY_BYTES: u64 = 64 << 20;
+/// Files that go to and come from WhatsApp at a time, over all sessions. Each takes a thread.
+const TRANSFERS: usize = 32;
 
 /// What the server said of a sent message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub(crate) enum SendFailure {
     Impossible(String),
     /// It may work when tried again.
     Temporary(String),
+    /// WhatsApp's media host did not take its file; it will, sooner or later.
+    Upload(String),
 }
 
 /// Settings that all clients of a process share.
@@ -101,6 +106,8 @@ pub(crate) struct ClientSettings {
     pub device_name: String,
     /// How many one-time prekeys a device uploads at a time.
     pub prekeys: usize,
+    /// The largest file that is downloaded.
+    pub max_file_bytes: u64,
 }
 
 /// Starts clients.
@@ -108,14 +115,15 @@ pub(crate) struct Connector {
     settings: ClientSettings,
     transport: Arc<GatedTransport>,
     http: UreqHttpClient,
+    transfers: Arc<Semaphore>,
 }
 
 impl Connector {
     /// A connector whose clients open their connections only as `admission` allows.
     pub(crate) fn new(settings: ClientSettings, admission: Admission) -> Self {
         let transport = Arc::new(GatedTransport::new(&settings.url, admission));
-        let http = UreqHttpClient::new().with_max_body_bytes(MAX_BODY_BYTES);
-        Self { settings, transport, http }
+        let http = http_client::new(settings.max_file_bytes);
+        Self { settings, transport, http, transfers: Arc::new(Semaphore::new(TRANSFERS)) }
     }
 
     /// Prepares a client on the key material of `backend`. Once started it connects, keeps connected, and pairs
@@ -146,7 +154,7 @@ impl Connector {
         // Without it senders see one grey tick for as long as the session does not show itself online, and
         // online it would silence the phone's notifications.
         bot.client().set_force_active_delivery_receipts(true);
-        Ok(Prepared { bot, adapter })
+        Ok(Prepared { bot, adapter, transfers: Arc::clone(&self.transfers) })
     }
 }
 
@@ -154,17 +162,19 @@ impl Connector {
 pub(crate) struct Prepared {
     bot: Bot,
     adapter: Arc<Adapter>,
+    transfers: Arc<Semaphore>,
 }
 
 impl Prepared {
     /// The way to WhatsApp through the client once it is connected.
     pub(crate) fn line(&self) -> Line {
-        Line(Arc::new(Inner { client: self.bot.client(), reachable: Mutex::default() }))
+        let transfers = Arc::clone(&self.transfers);
+        Line(Arc::new(Inner { client: self.bot.client(), reachable: Mutex::default(), transfers }))
     }
 
     /// Connects.
     pub(crate) fn start(self) -> Client {
-        let Self { bot, adapter } = self;
+        let Self { bot, adapter, transfers: _ } = self;
         let inner = bot.client();
         let (stop, mut stopped) = watch::channel(false);
         let (done, ended) = oneshot::channel();
@@ -216,6 +226,8 @@ struct Inner {
     client: Arc<whatsapp_rust::Client>,
     /// Recipients that are known to be on WhatsApp.
     reachable: Mutex<HashSet<Jid>>,
+    /// Bounds the files on their way; shared by all clients.
+    transfers: Arc<Semaphore>,
 }
 
 impl Line {

@@ -75,5 +75,6 @@ fn row(number: u64, secs: i64, chats: &[Jid]) -> anyhow::Result<HistoryRow> {
         edited_at: None,
         revoked_at: None,
         reactions: vec![],
+        file: None,
     })
 }

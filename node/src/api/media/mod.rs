@@ -1,0 +1,158 @@
+//! Messages with files: `/api/whatsapp/messages/media`, and the file of a stored message.
+
+mod download;
+mod form;
+
+use super::{
+    Api, Routes,
+    body::{Fields, Incoming, incoming},
+    error::{from_problem, from_send, from_session},
+    messages::{idempotency_key, recipient, sent},
+    route, with,
+};
+use crate::{
+    fetch::MAX_URL_CHARS,
+    media::{Arrived, Wish},
+    session::{SendRequest, digest},
+};
+use rookery_protocol::{ApiError, ErrorCode, Jid, SessionId, UserId, api::MessageType};
+use std::{sync::Arc, time::Duration};
+use warp::{Filter, path, reply::Response};
+
+/// WhatsApp's own limit.
+const MAX_CAPTION_CHARS: usize = 1024;
+/// The longest name of a document.
+const MAX_NAME_CHARS: usize = 255;
+/// What is left of a request's time for its answer.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+type Answer = Result<Response, ApiError>;
+
+pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
+    let send = path!("api" / "whatsapp" / "messages" / "media").and(with(api));
+    let file = path!("api" / "whatsapp" / "sessions" / String / "messages" / String / "media").and(with(api));
+    vec![
+        route("messages_media", send.and(warp::post()).and(incoming(api)).then(send_media)),
+        route("messages_media_get", file.and(warp::get()).and(incoming(api)).then(download::download)),
+    ]
+}
+
+/// What a request asks for, apart from the file.
+struct Wanted {
+    session: SessionId,
+    to: String,
+    chat: Jid,
+    wish: Wish,
+}
+
+/// Who asks, and how.
+struct Caller {
+    user: UserId,
+    key: Option<String>,
+    wait: Duration,
+    deadline: tokio::time::Instant,
+}
+
+async fn send_media(api: Arc<Api>, mut request: Incoming) -> Answer {
+    let deadline = request.arrived + api.request_timeout.saturating_sub(ANSWER_TIME);
+    let user = api.user(&request.headers).await?;
+    let wait = request.query()?.wait_ms()?.map_or(api.send_wait, Duration::from_millis);
+    let key = idempotency_key(&request.headers)?.map(str::to_owned);
+    let caller = Caller { user, key, wait, deadline };
+    match request.essence().as_str() {
+        "multipart/form-data" => send_upload(&api, &caller, request).await,
+        "application/json" => send_url(&api, &caller, &mut request).await,
+        _ => {
+            let text = "The content type must be application/json or multipart/form-data.";
+            Err(ApiError::new(ErrorCode::UnsupportedMediaType, text))
+        }
+    }
+}
+
+async fn send_url(api: &Api, caller: &Caller, request: &mut Incoming) -> Answer {
+    let mut fields = request.fields().await?;
+    // A data: URL is as long as the body may be.
+    let url = fields.text("media_url", usize::MAX);
+    if !url.starts_with("data:") && url.len() > MAX_URL_CHARS {
+        fields.problem("media_url", format!("must have at most {MAX_URL_CHARS} characters"));
+    }
+    let wanted = Wanted::take(fields, "media_url")?;
+    let idempotency = wanted.idempotency(caller, url.as_bytes());
+    api.sessions.may_send(caller.user, wanted.session).await.map_err(from_session)?;
+    if let Some((key, hash)) = idempotency {
+        // What was accepted before need not be fetched again, and may be gone from where it was.
+        let repeated = api.sessions.repeated(caller.user, wanted.session, key, hash, caller.wait).await;
+        if let Some(receipt) = repeated.map_err(from_session)?.map_err(|error| from_send(&error))? {
+            return sent(wanted.session, receipt);
+        }
+    }
+    let arrived = api.media.fetch(&url).await.map_err(from_problem)?;
+    accept(api, caller, wanted, arrived, idempotency).await
+}
+
+async fn send_upload(api: &Api, caller: &Caller, request: Incoming) -> Answer {
+    let (fields, arrived) = form::read(api, request).await?;
+    let wanted = Wanted::take(fields, "file")?;
+    let arrived = arrived.ok_or_else(|| ApiError::field("file", "is required"))?;
+    let idempotency = wanted.idempotency(caller, arrived.sha256());
+    accept(api, caller, wanted, arrived, idempotency).await
+}
+
+async fn accept(
+    api: &Api,
+    caller: &Caller,
+    wanted: Wanted,
+    arrived: Arrived,
+    idempotency: Option<([u8; 32], [u8; 32])>,
+) -> Answer {
+    let Wanted { session, to, chat, wish } = wanted;
+    let content = api.media.prepare(arrived, wish).await.map_err(from_problem)?;
+    let left = caller.deadline.saturating_duration_since(tokio::time::Instant::now());
+    let send = SendRequest { to, chat, content, idempotency, wait: caller.wait.min(left) };
+    let receipt = api.sessions.send(caller.user, session, send).await.map_err(from_session)?;
+    sent(session, receipt.map_err(|error| from_send(&error))?)
+}
+
+impl Wanted {
+    /// Reads what is common to all ways to send a file; `field` holds the file.
+    fn take(mut fields: Fields, field: &'static str) -> Result<Self, ApiError> {
+        let session = fields.parsed::<SessionId>("session_id");
+        let to = fields.text("to", 255);
+        let chat = if to.is_empty() { None } else { recipient(&mut fields, &to) };
+        let kind = fields.parsed_with("type", |text| match text {
+            "image" => Ok(MessageType::Image),
+            "audio" => Ok(MessageType::Audio),
+            "video" => Ok(MessageType::Video),
+            "document" => Ok(MessageType::Document),
+            _ => Err("must be image, audio, video or document"),
+        });
+        let caption = fields.optional_text("caption", MAX_CAPTION_CHARS);
+        if caption.is_some() && kind == Some(MessageType::Audio) {
+            fields.problem("caption", "must not be given: WhatsApp shows none with a sound");
+        }
+        let file_name = fields.optional_text("file_name", MAX_NAME_CHARS);
+        fields.finish()?;
+        let kind = kind.expect("no problem was noted");
+        let wish = Wish { kind, caption, file_name, field };
+        let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
+        Ok(Self { session, to, chat, wish })
+    }
+
+    /// The caller's key and what it stands for: these fields and this file.
+    fn idempotency(&self, caller: &Caller, file: &[u8]) -> Option<([u8; 32], [u8; 32])> {
+        let key = caller.key.as_ref()?;
+        let session = self.session.as_bytes();
+        let optional = |text: &Option<String>| text.as_ref().map_or(vec![], |text| [&[1], text.as_bytes()].concat());
+        let request = digest(&[
+            session,
+            self.chat.as_str().as_bytes(),
+            b"media",
+            self.wish.kind.as_str().as_bytes(),
+            &optional(&self.wish.caption),
+            &optional(&self.wish.file_name),
+            self.wish.field.as_bytes(),
+            file,
+        ]);
+        Some((digest(&[session, key.as_bytes()]), request))
+    }
+}
