@@ -10,6 +10,7 @@
 //! Messages between two devices go one way at a time: whatsmeow loses some when they cross, with WhatsApp as well,
 //! because it sends with the ratchet state that it had before it received.
 
+mod account;
 mod devices;
 mod exchange;
 mod gateway;

@@ -80,14 +80,11 @@ impl Peer {
     }
 
     /// Waits until the first login is over: keys of the app state and history have arrived. Before that the phone
-    /// still sends, and what the client sends would cross it. The history is also what Baileys waits for before it
-    /// tells of messages, as WhatsApp's phones give it to every new companion.
+    /// still sends, and what the client sends would cross it.
     async fn settle(&mut self) {
         self.event("connected", |_| true).await;
         self.event("offline_done", |_| true).await;
-        self.phone().send_history(2, 3).unwrap();
-        let history = self.event("history", |_| true).await;
-        assert_eq!(history["chats"], 2, "{history}");
+        self.event("history", |_| true).await;
         self.nothing_waits().await;
     }
 
@@ -148,6 +145,49 @@ impl Peer {
     pub(crate) async fn create_group(&mut self, subject: &str, members: &[&str]) -> String {
         let answer = self.run("create_group", json!({"subject": subject, "members": members})).await;
         answer["group"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a poll; answers the message id.
+    pub(crate) async fn send_poll(&mut self, to: &str, question: &str, options: &[&str]) -> String {
+        self.send("send_poll", json!({"to": to, "text": question, "members": options})).await
+    }
+
+    /// Votes in a poll, if the client can.
+    pub(crate) async fn vote(&mut self, to: &str, poll: &str, options: &[&str]) {
+        self.run("vote", json!({"to": to, "target": poll, "members": options})).await;
+    }
+
+    /// Waits for somebody's vote in a poll.
+    pub(crate) async fn has_vote(&self, poll: &str, from: &str, option: &str) {
+        let hash = hex::encode(Sha256::digest(option));
+        self.event("vote", |v| v["poll"] == poll && v["from"] == from && v["options"] == json!([hash])).await;
+    }
+
+    /// Refuses a call.
+    pub(crate) async fn reject_call(&mut self, call: &str) {
+        self.run("reject_call", json!({"target": call})).await;
+    }
+
+    /// Downloads a contact's picture; answers its hash, or nothing when there is none.
+    pub(crate) async fn picture(&mut self, of: &str) -> String {
+        let answer = self.run("picture", json!({"to": of})).await;
+        answer["sha256"].as_str().unwrap().to_owned()
+    }
+
+    /// Says something of itself.
+    pub(crate) async fn set_about(&mut self, text: &str) {
+        self.run("set_about", json!({"text": text})).await;
+    }
+
+    /// Mutes a chat.
+    pub(crate) async fn set_muted(&mut self, chat: &str) {
+        self.run("set_muted", json!({"to": chat})).await;
+    }
+
+    /// Downloads an image that has expired; answers its hash.
+    pub(crate) async fn download_again(&mut self, message: &str) -> String {
+        let answer = self.run("download_again", json!({"target": message})).await;
+        answer["sha256"].as_str().unwrap().to_owned()
     }
 
     /// Its user logs out.
@@ -212,6 +252,11 @@ impl Peer {
         let lines = self.lines.lock().unwrap();
         let failed: Vec<_> = lines.iter().filter(|line| line["event"] == "failed").collect();
         assert!(failed.is_empty(), "{failed:#?}");
+    }
+
+    /// All events of a kind until now.
+    pub(crate) fn all(&self, event: &str) -> Vec<Value> {
+        self.lines.lock().unwrap().iter().filter(|line| line["event"] == event).cloned().collect()
     }
 
     /// Waits for an event.

@@ -38,6 +38,8 @@ console.log = console.info = console.debug = console.error;
 const logger = pino({ level: process.env.INTEROP_LOG ?? 'warn' }, pino.destination(2));
 /** What was sent, for devices that ask for it again. */
 const sent = new Map();
+/** The caption of an image that is not downloaded when it arrives. */
+const UNWANTED = 'later';
 /** Messages by id, so that a test can refer to them. */
 const received = new Map();
 let socket;
@@ -63,7 +65,12 @@ async function connect() {
 	});
 	ev.on('messages.update', (updates) => updates.forEach(updated));
 	ev.on('message-receipt.update', (receipts) => receipts.forEach(groupReceipt));
-	ev.on('messaging-history.set', ({ chats }) => emit('history', { chats: chats.length }));
+	ev.on('messaging-history.set', ({ chats, messages }) => {
+		emit('history', { chats: chats.length, messages: messages.length });
+	});
+	ev.on('chats.update', (chats) => chats.forEach(stateOfChat));
+	ev.on('contacts.upsert', (contacts) => contacts.forEach(({ id, name }) => stateOf(id, { name })));
+	ev.on('call', (calls) => calls.forEach(called));
 	ev.on('groups.upsert', (groups) => groups.forEach(({ id, subject }) => emit('group', { group: id, subject })));
 }
 
@@ -93,6 +100,31 @@ async function connection(from, { connection, qr, lastDisconnect, receivedPendin
 		return;
 	}
 	emit('disconnected', { reason: String(reason), logged_out: reason === DisconnectReason.loggedOut });
+}
+
+/** What the account's devices agree on about a chat. */
+function stateOf(id, fields) {
+	const known = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+	if (Object.keys(known).length) {
+		emit('state', { chat: number(id) ?? id, ...known });
+	}
+}
+
+function stateOfChat({ id, archived, pinned, muteEndTime }) {
+	stateOf(id, {
+		archived,
+		pinned: pinned === undefined ? undefined : Boolean(pinned),
+		muted: muteEndTime === undefined ? undefined : Boolean(muteEndTime),
+	});
+}
+
+/** Who calls, by the id of the call. */
+const callers = new Map();
+const CALLS = { offer: 'offered', terminate: 'ended', timeout: 'ended', reject: 'rejected', accept: 'accepted' };
+
+function called({ id, from, status, isVideo }) {
+	callers.set(id, from);
+	emit('call', { call: id, state: CALLS[status] ?? status, video: Boolean(isVideo) });
 }
 
 /** The phone number of the first JID that is one. */
@@ -126,7 +158,9 @@ async function arrived(message) {
 	}
 	message.userReceipt?.forEach((receipt) => groupReceipt({ key, receipt }));
 	const about = { id: key.id, chat: chat(key), from: author(key), from_me: key.fromMe };
-	if (content.imageMessage) {
+	if (content.imageMessage?.caption === UNWANTED) {
+		emit('message', { ...about, kind: 'image', text: UNWANTED });
+	} else if (content.imageMessage) {
 		const bytes = await downloadMediaMessage(message, 'buffer', {}).catch((error) => {
 			emit('failed', { what: `download of ${key.id}`, error: String(error?.stack ?? error) });
 		});
@@ -145,6 +179,10 @@ async function arrived(message) {
 const RECEIPTS = { 3: 'delivered', 4: 'read', 5: 'played' };
 
 function updated({ key, update }) {
+	for (const { vote, pollUpdateMessageKey } of update.pollUpdates ?? []) {
+		const options = vote?.selectedOptions.map((hash) => Buffer.from(hash).toString('hex')) ?? [];
+		emit('vote', { poll: key.id, from: author(pollUpdateMessageKey), options });
+	}
 	if (RECEIPTS[update.status]) {
 		emit('receipt', { id: key.id, chat: chat(key), from: chat(key), kind: RECEIPTS[update.status] });
 	}
@@ -204,6 +242,35 @@ await serve({
 	async create_group({ subject, members }) {
 		const group = await socket.groupCreate(subject, members.map(jid));
 		return { group: group.id };
+	},
+	send_poll: ({ to, text, members }) => send(to, { poll: { name: text, values: members, selectableCount: 1 } }),
+	async reject_call({ target }) {
+		await socket.rejectCall(target, callers.get(target));
+		return {};
+	},
+	async picture({ to }) {
+		const url = await socket.profilePictureUrl(jid(to), 'image').catch((error) => {
+			if (error?.output?.statusCode === 404 || error?.data === 404) {
+				return undefined;
+			}
+			throw error;
+		});
+		const bytes = url && Buffer.from(await (await fetch(url)).arrayBuffer());
+		return { sha256: bytes ? createHash('sha256').update(bytes).digest('hex') : '' };
+	},
+	async set_about({ text }) {
+		await socket.updateProfileStatus(text);
+		return {};
+	},
+	async set_muted({ to }) {
+		await socket.chatModify({ mute: Date.now() + 86_400_000 }, jid(to));
+		return {};
+	},
+	/** Downloads an image that has expired: its phone uploads it again. */
+	async download_again({ target }) {
+		const message = await socket.updateMediaMessage(known(target));
+		const bytes = await downloadMediaMessage(message, 'buffer', {});
+		return { sha256: createHash('sha256').update(bytes).digest('hex') };
 	},
 	async logout() {
 		await socket.logout();

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.mau.fi/whatsmeow"
+	"go.mau.fi/whatsmeow/appstate"
 	"go.mau.fi/whatsmeow/proto/waE2E"
 	"go.mau.fi/whatsmeow/types"
 	"go.mau.fi/whatsmeow/types/events"
@@ -20,15 +21,33 @@ import (
 // driver runs commands on a client and tells of its events.
 type driver struct {
 	client *whatsmeow.Client
+	// Leads to the simulator.
+	http *http.Client
 	// The number to pair with by code; without one it is done by QR.
 	codeFor string
 	lock    sync.Mutex
 	// What is known of messages, so that a test can refer to them by their ids.
 	known map[string]types.MessageInfo
+	// Images that were not downloaded when they arrived.
+	images map[string]*waE2E.ImageMessage
+	// Who calls, by the id of the call.
+	callers map[string]types.JID
+	// Answers to requests for media that have expired, by message.
+	retried map[string]chan *events.MediaRetry
 }
 
-func newDriver(client *whatsmeow.Client) *driver {
-	return &driver{client: client, known: map[string]types.MessageInfo{}}
+// unwanted is the caption of an image that is not downloaded when it arrives.
+const unwanted = "later"
+
+func newDriver(client *whatsmeow.Client, through *http.Client) *driver {
+	return &driver{
+		client:  client,
+		http:    through,
+		known:   map[string]types.MessageInfo{},
+		images:  map[string]*waE2E.ImageMessage{},
+		callers: map[string]types.JID{},
+		retried: map[string]chan *events.MediaRetry{},
+	}
 }
 
 func (d *driver) run(asked command) (fields, error) {
@@ -62,6 +81,38 @@ func (d *driver) run(asked command) (fields, error) {
 		return d.createGroup(ctx, asked)
 	case "logout":
 		return nil, d.client.Logout(ctx)
+	default:
+		return d.runMore(ctx, asked)
+	}
+}
+
+func (d *driver) runMore(ctx context.Context, asked command) (fields, error) {
+	switch asked.Run {
+	case "send_poll":
+		return d.send(ctx, asked.To, d.client.BuildPollCreation(asked.Text, asked.Members, 1))
+	case "vote":
+		target, err := d.message(asked.Target)
+		if err != nil {
+			return nil, err
+		}
+		vote, err := d.client.BuildPollVote(ctx, &target, asked.Members)
+		if err != nil {
+			return nil, err
+		}
+		return d.send(ctx, asked.To, vote)
+	case "reject_call":
+		d.lock.Lock()
+		caller := d.callers[asked.Target]
+		d.lock.Unlock()
+		return nil, d.client.RejectCall(ctx, caller, asked.Target)
+	case "picture":
+		return d.picture(ctx, asked.To)
+	case "set_about":
+		return nil, d.client.SetStatusMessage(ctx, asked.Text)
+	case "set_muted":
+		return nil, d.client.SendAppState(ctx, appstate.BuildMute(jid(asked.To), true, 24*time.Hour))
+	case "download_again":
+		return d.downloadAgain(ctx, asked.Target)
 	default:
 		return nil, fmt.Errorf("no command %s", asked.Run)
 	}
@@ -140,7 +191,7 @@ func (d *driver) handle(event any) {
 	case *events.OfflineSyncCompleted:
 		emit("offline_done", fields{})
 	case *events.HistorySync:
-		emit("history", fields{"chats": len(event.Data.GetConversations())})
+		d.history(event)
 	case *events.LoggedOut:
 		emit("disconnected", fields{"reason": event.Reason.String(), "logged_out": true})
 	case *events.StreamReplaced:
@@ -155,6 +206,15 @@ func (d *driver) handle(event any) {
 		d.receipt(event)
 	case *events.Message:
 		d.arrived(event)
+	case *events.MediaRetry:
+		d.lock.Lock()
+		waiting := d.retried[event.MessageID]
+		d.lock.Unlock()
+		if waiting != nil {
+			waiting <- event
+		}
+	default:
+		d.handleMore(event)
 	}
 }
 
@@ -197,6 +257,17 @@ func (d *driver) arrived(event *events.Message) {
 		"from_me": info.IsFromMe,
 	}
 	switch {
+	case content.GetImageMessage().GetCaption() == unwanted:
+		d.lock.Lock()
+		d.images[info.ID] = content.GetImageMessage()
+		d.lock.Unlock()
+		about["kind"], about["text"] = "image", unwanted
+	case content.GetPollCreationMessageV3() != nil || content.GetPollCreationMessage() != nil:
+		about["kind"], about["text"] = "text", "<pollCreationMessageV3>"
+	case content.GetPollUpdateMessage() != nil:
+		// The connection goes on reading only when this handler has returned; keys may have to be looked up.
+		go d.voted(event)
+		return
 	case content.GetImageMessage() != nil:
 		image := content.GetImageMessage()
 		// The connection goes on reading only when this handler has returned; a download may need it.

@@ -64,7 +64,7 @@ func run(websocket, rootKey, folder string) error {
 	client.SetWebsocketHTTPClient(through)
 	client.SetPreLoginHTTPClient(through)
 	client.SetMediaHTTPClient(through)
-	driver := newDriver(client)
+	driver := newDriver(client, through)
 	client.AddEventHandler(driver.handle)
 	return serve(driver.run)
 }

@@ -9,11 +9,12 @@ use wacore::libsignal::protocol::KeyPair;
 use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
 
-use crate::app_state::Collections;
-use crate::connection::Link;
+use crate::app_state::{self, Collections};
 use crate::handshake::{key_pair, public_bytes};
+use crate::link::Link;
 use crate::phones::PhoneState;
 use crate::prekeys::Bundle;
+use crate::profile::Profile;
 use crate::queue::Queue;
 use crate::stanza::{element, unix_now};
 
@@ -85,8 +86,12 @@ pub(crate) struct State {
     next_device: u16,
     /// App state.
     pub(crate) collections: Collections,
-    /// Blocked contacts.
-    pub(crate) blocked: Vec<Jid>,
+    /// Numbers of blocked contacts.
+    pub(crate) blocked: BTreeSet<Arc<str>>,
+    /// Tokens with which contacts may write first and see what is for contacts alone, by their numbers.
+    pub(crate) trusted: BTreeSet<Arc<str>>,
+    /// The devices that have the sender keys of its status.
+    pub(crate) status_audience: BTreeSet<DeviceKey>,
     /// Whether one of its devices is available.
     pub(crate) online: bool,
     /// When it was last available, seconds since the epoch.
@@ -112,6 +117,8 @@ pub(crate) struct Account {
     /// The one app state key, shared with every companion.
     pub(crate) app_state_key: [u8; 32],
     state: Mutex<State>,
+    /// What others see of it. Its holder takes no other lock.
+    profile: Mutex<Profile>,
     /// The phone.
     pub(crate) phone: PhoneState,
 }
@@ -130,19 +137,33 @@ impl Account {
                 devices: BTreeMap::new(),
                 next_device: 1,
                 collections: Collections::default(),
-                blocked: Vec::new(),
+                blocked: BTreeSet::new(),
+                trusted: BTreeSet::new(),
+                status_audience: BTreeSet::new(),
                 online: false,
                 last_seen: unix_now(),
                 presence_watchers: BTreeSet::new(),
                 device_watchers: BTreeSet::new(),
                 key_index_list: None,
             }),
+            profile: Mutex::new(Profile::new(format!("Phone {number}"))),
             identity,
             phone,
         }
     }
 
-    /// The account's state. The holder takes no other lock but a connection's.
+    /// What others see of it.
+    pub(crate) fn profile(&self) -> MutexGuard<'_, Profile> {
+        lock(&self.profile)
+    }
+
+    /// The keys derived from its app state key.
+    pub(crate) fn app_state_keys(&self) -> wacore::appstate::ExpandedAppStateKeys {
+        app_state::expand(&self.app_state_key)
+    }
+
+    /// The account's state. The holder takes no other lock but one whose holder takes none: a connection's,
+    /// the profile's, the media's.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -164,7 +185,12 @@ impl Account {
 
     /// What contacts see as its name.
     pub(crate) fn push_name(&self) -> String {
-        format!("Phone {}", self.number)
+        self.profile().push_name.clone()
+    }
+
+    /// Renames it.
+    pub(crate) fn set_push_name(&self, name: &str) {
+        self.profile().push_name = name.to_string();
     }
 
     /// Sends a device something that is worth nothing later (presence, chat state): now or never.

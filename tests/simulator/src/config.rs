@@ -22,6 +22,11 @@ pub struct Config {
     pub close_grace: Duration,
     /// How long a connection may still send stanzas that were on their way when it was told `replaced`.
     pub replaced_grace: Duration,
+    /// Groups that clients make address their members by LID. Phones choose for each group.
+    pub lid_groups: bool,
+    /// How long a medium can be downloaded; then the media host answers 410, and a phone that has it may upload
+    /// it again.
+    pub media_ttl: Duration,
     /// Bounds on what clients can make the simulator keep.
     pub limits: Limits,
 }
@@ -37,6 +42,8 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(20),
             close_grace: Duration::from_secs(5),
             replaced_grace: Duration::from_secs(2),
+            lid_groups: false,
+            media_ttl: Duration::from_secs(30 * 86_400),
             limits: Limits::default(),
         }
     }

@@ -4,149 +4,28 @@
 //! Invariant: after the client was told to go (`515`, `replaced`, `<failure>`) the socket stays open for
 //! a grace, so that the last stanza is not overtaken by the close; the client normally closes first.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_websockets::{Limits as WsLimits, Message, ServerBuilder, WebSocketStream};
-use wacore_binary::Node;
 use wacore_noise::NoiseCipher;
 use wacore_noise::framing::append_frame_into;
 
-use crate::account::{Account, lock};
 use crate::frames::Frames;
 use crate::handshake::{Accepted, Established};
+use crate::link::{Link, Outgoing};
 use crate::router::{self, Session};
-use crate::stanza::encode;
 use crate::world::World;
 
 /// Stanzas that are written together.
 const WRITE_BATCH: usize = 64;
 /// A websocket message may hold a whole frame and the start of others.
 const MESSAGE_OVERHEAD: usize = 64 << 10;
-
-enum Outgoing {
-    Stanza(Bytes),
-    Close(Duration),
-    /// Half of this stanza's frame, and then nothing more.
-    Cut(Bytes),
-}
-
-/// What the rest of the simulator holds of a connection.
-pub(crate) struct Link {
-    /// Unique among the connections of a simulator.
-    pub(crate) id: u64,
-    outgoing: mpsc::UnboundedSender<Outgoing>,
-    depth: AtomicUsize,
-    drained: Notify,
-    frozen: AtomicBool,
-    thawed: Notify,
-    /// Ends the connection without a word.
-    pub(crate) kill: CancellationToken,
-    /// When another login took its place.
-    pub(crate) replaced: OnceLock<Instant>,
-    closing: AtomicBool,
-    /// The device that was paired over this connection, until it has signed its identity.
-    pub(crate) paired: Mutex<Option<Paired>>,
-}
-
-impl Link {
-    fn new(id: u64, kill: CancellationToken) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
-        let (outgoing, receiver) = mpsc::unbounded_channel();
-        let link = Self {
-            id,
-            outgoing,
-            depth: AtomicUsize::new(0),
-            drained: Notify::new(),
-            frozen: AtomicBool::new(false),
-            thawed: Notify::new(),
-            kill,
-            replaced: OnceLock::new(),
-            closing: AtomicBool::new(false),
-            paired: Mutex::new(None),
-        };
-        (Arc::new(link), receiver)
-    }
-
-    /// Queues an encoded stanza. What may be queued is bounded by the device's queue for stanzas and by
-    /// [`Link::backlog_cleared`] for replies. After a close nothing is sent any more.
-    pub(crate) fn send(&self, stanza: Bytes) {
-        if self.closing.load(Ordering::Relaxed) {
-            return;
-        }
-        self.depth.fetch_add(1, Ordering::Relaxed);
-        // The receiver is gone when the connection has ended: the stanza stays in the device's queue.
-        let _ = self.outgoing.send(Outgoing::Stanza(stanza));
-    }
-
-    /// Encodes and queues a stanza.
-    pub(crate) fn send_node(&self, node: &Node) {
-        if let Some(stanza) = encode(node) {
-            self.send(stanza);
-        }
-    }
-
-    /// Says why, then closes when the client has not done so within `grace`.
-    pub(crate) fn say_and_close(&self, why: Option<&Node>, grace: Duration) {
-        if let Some(why) = why {
-            self.send_node(why);
-        }
-        if !self.closing.swap(true, Ordering::Relaxed) {
-            self.depth.fetch_add(1, Ordering::Relaxed);
-            let _ = self.outgoing.send(Outgoing::Close(grace));
-        }
-    }
-
-    /// Breaks the connection in the middle of this stanza's frame.
-    pub(crate) fn cut(&self, stanza: &Node) {
-        if let Some(stanza) = encode(stanza) {
-            self.depth.fetch_add(1, Ordering::Relaxed);
-            let _ = self.outgoing.send(Outgoing::Cut(stanza));
-        }
-    }
-
-    /// Stops or resumes reading and writing.
-    pub(crate) fn freeze(&self, frozen: bool) {
-        self.frozen.store(frozen, Ordering::Release);
-        if !frozen {
-            self.thawed.notify_waiters();
-        }
-    }
-
-    async fn while_frozen(&self) {
-        loop {
-            let thawed = self.thawed.notified();
-            if !self.frozen.load(Ordering::Acquire) {
-                return;
-            }
-            thawed.await;
-        }
-    }
-
-    /// Waits until fewer than `limit` stanzas wait for the client to read.
-    async fn backlog_cleared(&self, limit: usize) {
-        loop {
-            let drained = self.drained.notified();
-            if self.depth.load(Ordering::Relaxed) < limit {
-                return;
-            }
-            drained.await;
-        }
-    }
-}
-
-/// A device that was paired over a connection and has not signed its identity yet.
-pub(crate) struct Paired {
-    pub(crate) account: Arc<Account>,
-    pub(crate) device: u16,
-    /// The companion's identity key.
-    pub(crate) companion: [u8; 32],
-}
 
 /// Why a connection ended; for the log.
 #[derive(Debug, thiserror::Error)]
@@ -352,14 +231,4 @@ where
             return Ok(());
         }
     }
-}
-
-/// Whether a connection was told `replaced`, and for how long.
-pub(crate) fn replaced_for(link: &Link) -> Option<Duration> {
-    link.replaced.get().map(Instant::elapsed)
-}
-
-/// Remembers the device that was paired over a connection.
-pub(crate) fn remember_paired(link: &Link, paired: Paired) {
-    *lock(&link.paired) = Some(paired);
 }

@@ -63,13 +63,16 @@ pub enum PhoneError {
     Invalid(String),
 }
 
-/// Why a client's stanza could not be handled. The client gets `<error code=400 text=bad-request>` when
-/// the stanza was an IQ; the connection goes on.
+/// Why a client's stanza could not be handled. The client is told ([`refusals`](crate::refusals)); the
+/// connection goes on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StanzaError {
     /// A part that the protocol demands is missing or malformed.
     #[error("missing or malformed {0}")]
     Malformed(&'static str),
+    /// A type that the protocol does not have.
+    #[error("unknown type")]
+    UnknownType,
     /// A stanza that only a logged-in device may send.
     #[error("not logged in")]
     NotLoggedIn,

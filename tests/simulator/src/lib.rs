@@ -24,9 +24,10 @@
 //!
 //! # Map
 //!
-//! - Bytes: [`transport`], [`handshake`], [`frames`], [`connection`].
+//! - Bytes: [`transport`], [`handshake`], [`frames`], [`connection`], [`link`].
 //! - Stanzas: [`router`] and one module a topic ([`pairing`], [`prekeys`], [`usync`], [`messages`],
-//!   [`phash`], [`receipts`], [`groups`], [`app_state`], [`presence`], [`settings`]).
+//!   [`phash`], [`receipts`], [`groups`], [`status`], [`app_state`], [`presence`], [`profile`], [`settings`],
+//!   [`calls`]); what cannot be handled: [`refusals`].
 //! - State: [`world`] (the registry), [`account`] (one lock an account), [`queue`] (what a device has
 //!   not acknowledged), [`media`].
 //! - Phones: [`phones`].
@@ -42,6 +43,7 @@
 mod account;
 mod admin;
 mod app_state;
+mod calls;
 mod config;
 mod connection;
 mod error;
@@ -50,6 +52,7 @@ mod frames;
 mod groups;
 mod handshake;
 mod ledger;
+mod link;
 mod media;
 mod messages;
 mod oracle;
@@ -58,23 +61,32 @@ mod phash;
 mod phones;
 mod prekeys;
 mod presence;
+mod profile;
 mod queue;
 mod receipts;
+mod refusals;
 mod router;
 mod server;
 mod settings;
 mod stanza;
 mod stats;
+mod status;
 mod transport;
 mod usync;
 mod world;
 
 pub use admin::ROUTES as ADMIN_ROUTES;
+pub use app_state::{ChatState, StateChange};
 pub use config::{Config, Limits};
 pub use error::{PhoneError, StartError};
 pub use faults::{Faults, MediaFault};
+pub use groups::GroupOptions;
 pub use ledger::Trace;
 pub use oracle::{Violation, ViolationKind};
-pub use phones::{Content, DeviceInfo, InboxMessage, MediumKind, MessageKind, Phone, Receipt, ReceiptKind};
+pub use phones::{
+    Activity, CallState, Content, DeviceInfo, HistorySize, InboxMessage, MediumKind, MessageKind, Phone, PhoneEvent,
+    Receipt, ReceiptKind, SendOptions,
+};
+pub use profile::BusinessProfile;
 pub use server::{Handle, Simulator};
 pub use stats::Stats;

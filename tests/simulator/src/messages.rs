@@ -4,18 +4,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wacore_binary::jid::Server;
-use wacore_binary::{Jid, Node};
+use wacore_binary::{Jid, JidExt as _, Node};
 
 use crate::account::Account;
 use crate::error::StanzaError;
 use crate::groups;
 use crate::phash;
 use crate::router::{Login, Session};
+use crate::settings;
 use crate::stanza::{attr_is, content, decode, element, encode, jid_of, required_jid, server_jid, text_of};
+use crate::status;
 use crate::world::World;
 
 /// Devices of one message: an account's at both ends, or those of all members of a group.
 const RECIPIENTS: usize = 16_384;
+
+/// The error for who may not write first.
+const NO_TOKEN: u16 = 463;
 
 /// A message on its way.
 pub(crate) struct Envelope<'a> {
@@ -41,18 +46,16 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     if envelope.id.is_empty() {
         return Err(StanzaError::Malformed("id"));
     }
-    let to_group = envelope.to.server == Server::Group;
-    let stale = if to_group { groups::stale_phash(&envelope) } else { phash::stale_direct(&envelope) };
+    let refused = session.world.faults.rejection(&envelope.login.account.number).or_else(|| refusal(&envelope));
     let mut acknowledgement = element("ack")
         .attr("class", "message")
         .attr("id", envelope.id.as_str())
         .attr("from", &envelope.to)
         .attr("t", envelope.time);
-    let refused = session.world.faults.rejection(&envelope.login.account.number);
     if let Some(code) = refused {
         session.world.stats.count("message refused");
         acknowledgement = acknowledgement.attr("error", code);
-    } else if let Some(phash) = stale {
+    } else if let Some(phash) = stale(&envelope) {
         session.world.stats.count("stale devices");
         acknowledgement = acknowledgement.attr("phash", phash);
     }
@@ -62,7 +65,32 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
         return Ok(());
     }
     session.world.ledger.accepted(&envelope.login.key(), &envelope.id, envelope.time);
-    if to_group { groups::fan_out(&envelope) } else { direct(&envelope) }
+    match envelope.to.server {
+        Server::Group => groups::fan_out(&envelope),
+        Server::Broadcast => status::fan_out(&envelope),
+        _ => direct(&envelope),
+    }
+}
+
+/// The error with which the server refuses a message.
+fn refusal(envelope: &Envelope<'_>) -> Option<u16> {
+    match envelope.to.server {
+        Server::Group => groups::refusal(envelope),
+        Server::Broadcast => (!envelope.to.is_status_broadcast()).then_some(404),
+        _ => {
+            let recipient = envelope.world.resolve(&envelope.to)?;
+            settings::is_stranger(&recipient, &envelope.login.account).then_some(NO_TOKEN)
+        }
+    }
+}
+
+/// The hash of the devices that the client should have sent to, when it has sent to others.
+fn stale(envelope: &Envelope<'_>) -> Option<String> {
+    match envelope.to.server {
+        Server::Group => groups::stale_phash(envelope),
+        Server::Broadcast => None,
+        _ => phash::stale_direct(envelope),
+    }
 }
 
 impl Envelope<'_> {
@@ -116,6 +144,9 @@ fn direct(envelope: &Envelope<'_>) -> Result<(), StanzaError> {
             envelope.world.stats.count("message to nobody");
             continue;
         };
+        if settings::is_blocked(&envelope.login.account, &account) {
+            continue;
+        }
         envelope.observe(&account, jid.device, enc);
         let stanza = direct_stanza(envelope, &jid, &account, enc);
         envelope.world.deliver(&account, jid.device, stanza);

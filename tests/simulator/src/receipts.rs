@@ -15,11 +15,35 @@ use crate::world::World;
 /// Messages of one receipt.
 const MESSAGES: usize = 4_096;
 
+/// What a receipt is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The device has a message, or wants it again: it is not sent again of itself.
+    Delivery,
+    /// A person has read or played it, which comes after delivery and says nothing about it.
+    Reading,
+    /// The same, for the account's own devices alone.
+    OwnReading,
+    /// What only the account's phone is to know.
+    Phone,
+}
+
+fn about(kind: &str) -> Option<About> {
+    match kind {
+        "" | "inactive" | "sender" | "retry" | "enc_rekey_retry" | "peer_msg" | "view" => Some(About::Delivery),
+        "read" | "played" => Some(About::Reading),
+        "read-self" | "played-self" => Some(About::OwnReading),
+        "server-error" | "hist_sync" => Some(About::Phone),
+        _ => None,
+    }
+}
+
 /// Answers a `<receipt>`.
 pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> {
     let login = session.login()?;
     let to = required_jid(node, "to")?;
     let kind = text_of(node, "type");
+    let about = about(&kind).ok_or(StanzaError::UnknownType)?;
     let participant = jid_of(node, "participant");
     let mut acknowledgement = element("ack").attr("class", "receipt").attr("id", text_of(node, "id")).attr("from", &to);
     if !kind.is_empty() {
@@ -29,27 +53,25 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
         acknowledgement = acknowledgement.attr("participant", participant);
     }
     session.send(&acknowledgement.build());
-    if !is_about_reading(&kind) {
+    if matches!(about, About::Delivery | About::Phone) {
         acknowledge(&session.world, login, node)?;
     }
-    let receipt = Receipt { world: &session.world, login, node, kind: &kind, to: &to };
-    if kind == "read" || kind == "read-self" {
-        receipt.tell_own_devices();
-    }
-    if kind == "read-self" || kind == "played-self" {
+    if node.get_optional_child("offer").is_some() {
+        // It says that a call has arrived, not a message.
         return Ok(());
     }
-    match (to.server, participant) {
-        (Server::Group, Some(author)) => receipt.forward(&author),
-        (Server::Group, None) => {}
-        _ => receipt.forward(&to),
+    let receipt = Receipt { world: &session.world, login, node, kind: &kind, to: &to };
+    match about {
+        About::Phone => receipt.tell_phone(),
+        About::OwnReading => receipt.tell_own_devices(),
+        About::Reading => {
+            receipt.tell_own_devices();
+            receipt.forward_to_author(participant);
+        }
+        About::Delivery if receipt.is_own() && kind == "peer_msg" => receipt.tell_phone(),
+        About::Delivery => receipt.forward_to_author(participant),
     }
     Ok(())
-}
-
-/// Reading comes after delivery and says nothing about it.
-fn is_about_reading(kind: &str) -> bool {
-    matches!(kind, "read" | "read-self" | "played" | "played-self")
 }
 
 /// The device has these messages: they are not sent again.
@@ -64,6 +86,9 @@ fn acknowledge(world: &World, login: &Login, node: &Node) -> Result<(), StanzaEr
             let id = text_of(item, "id");
             if device.queue.acknowledge(Class::Message, &id) {
                 world.ledger.acknowledged(&id, &login.key());
+            } else {
+                // A call is confirmed by a receipt as well.
+                device.queue.acknowledge(Class::Notification, &id);
             }
         }
     }
@@ -79,6 +104,27 @@ struct Receipt<'a> {
 }
 
 impl Receipt<'_> {
+    fn in_a_room(&self) -> bool {
+        matches!(self.to.server, Server::Group | Server::Broadcast)
+    }
+
+    fn is_own(&self) -> bool {
+        self.world.resolve(self.to).is_some_and(|a| a.number == self.login.account.number)
+    }
+
+    fn tell_phone(&self) {
+        let Login { account, device } = self.login;
+        self.world.deliver(account, 0, self.stanza(account.pn(*device), None));
+    }
+
+    fn forward_to_author(&self, participant: Option<Jid>) {
+        match (self.in_a_room(), participant) {
+            (true, Some(author)) => self.forward(&author),
+            (true, None) => {}
+            (false, _) => self.forward(self.to),
+        }
+    }
+
     /// Brings it to the device that it names, or to all devices of a user that it names.
     fn forward(&self, target: &Jid) {
         let Some(account) = self.world.resolve(target) else {
@@ -87,7 +133,7 @@ impl Receipt<'_> {
         let Login { account: sender, device } = self.login;
         let by_lid = target.is_lid();
         let me = if by_lid { sender.lid(*device) } else { sender.pn(*device) };
-        let stanza = if self.to.server == Server::Group {
+        let stanza = if self.in_a_room() {
             self.stanza(self.to.clone(), Some(("participant", me)))
         } else {
             self.stanza(me, None)
@@ -101,7 +147,7 @@ impl Receipt<'_> {
     /// The other devices of the reader learn that the chat was read.
     fn tell_own_devices(&self) {
         let Login { account, device } = self.login;
-        let (from, more) = if self.to.server == Server::Group {
+        let (from, more) = if self.in_a_room() {
             (self.to.clone(), Some(("participant", account.pn(*device))))
         } else {
             (account.pn(*device), Some(("recipient", self.to.to_non_ad())))

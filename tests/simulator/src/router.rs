@@ -7,12 +7,14 @@ use wacore_binary::Node;
 use waproto::whatsapp as wa;
 
 use crate::account::{Account, DeviceKey};
-use crate::connection::{Link, replaced_for};
 use crate::error::StanzaError;
+use crate::link::Link;
 use crate::queue::Class;
-use crate::stanza::{attr_is, children, element, iq_error, iq_result, jid_of, text_of};
+use crate::stanza::{attr_is, children, element, iq_result, jid_of, text_of};
 use crate::world::World;
-use crate::{app_state, groups, media, messages, pairing, prekeys, presence, receipts, settings, usync};
+use crate::{
+    app_state, calls, groups, media, messages, pairing, prekeys, presence, profile, receipts, refusals, settings, usync,
+};
 
 /// The `reason` of a `<failure>` for an unknown device: the client must pair anew.
 pub(crate) const LOGGED_OUT: u16 = 401;
@@ -137,12 +139,11 @@ impl Session {
     }
 }
 
-/// Handles one stanza of a client. What is wrong with it is its own affair: an IQ gets an error, other
-/// stanzas are dropped, the connection goes on.
+/// Handles one stanza of a client. What is wrong with it is its own affair: it is told, the connection goes on.
 pub(crate) fn handle(session: &Session, node: &Node) {
     let world = &session.world;
     world.stats.count_stanza(node);
-    if let (Some(since), Some(login)) = (replaced_for(&session.link), session.login.get()) {
+    if let (Some(since), Some(login)) = (session.link.replaced_for(), session.login.get()) {
         // WhatsApp has ended this stream: nothing that still comes from it takes effect.
         world.stats.count("stanza after replaced");
         if since > world.config.replaced_grace {
@@ -160,22 +161,32 @@ pub(crate) fn handle(session: &Session, node: &Node) {
         }
         "presence" => presence::handle(session, node),
         "chatstate" => presence::chat_state(session, node),
-        "ib" => Ok(()),
+        "call" => calls::handle(session, node),
+        "ib" => {
+            info(session, node);
+            Ok(())
+        }
+        "xmlstreamend" => {
+            session.link.say_and_close(None, world.config.close_grace);
+            Ok(())
+        }
         _ => {
-            world.stats.count("unknown stanza");
+            refusals::unknown(session, node);
             Ok(())
         }
     };
-    let Err(error) = done else { return };
-    tracing::debug!(tag = %node.tag, %error, "stanza not handled");
-    world.stats.count("bad stanza");
-    if node.tag == "iq" {
-        let (code, text) = match error {
-            StanzaError::Malformed(_) => (400, "bad-request"),
-            StanzaError::NotLoggedIn => (401, "not-authorized"),
-            StanzaError::Refused { code, text } => (code, text),
-        };
-        session.send(&iq_error(&text_of(node, "id"), code, text));
+    if let Err(error) = done {
+        refusals::refuse(session, node, &error);
+    }
+}
+
+/// `<ib>`: what a client tells the server, who has nothing to say to it.
+fn info(session: &Session, node: &Node) {
+    let known = |child: &Node| {
+        matches!(child.tag.as_ref(), "unified_session" | "offline_batch" | "edge_routing" | "dirty" | "tc_token")
+    };
+    if !children(node).iter().all(known) {
+        refusals::unknown(session, node);
     }
 }
 
@@ -199,11 +210,13 @@ fn iq(session: &Session, node: &Node) -> Result<(), StanzaError> {
         ("w:g2", _) => return groups::handle(session, node),
         ("w:m", "media_conn") => media::connection(session, node),
         ("blocklist", _) => return settings::blocklist(session, node),
-        ("privacy", _) => settings::privacy(session, node),
+        ("privacy", _) => return settings::privacy(session, node),
         ("abt", _) | ("w", "props") => session.reply(node, Some(element("props").build())),
-        ("w:profile:picture", _) => {
-            return Err(StanzaError::Refused { code: 404, text: "item-not-found" });
-        }
+        ("w:profile:picture", _) => return profile::picture(session, node),
+        ("status", _) => return profile::about(session, node),
+        ("w:biz", _) => return profile::business(session, node),
+        // The client has seen what was `dirty`, reports how it is used, or sets the timer of new chats.
+        ("urn:xmpp:whatsapp:dirty", "clean") | ("w:stats" | "disappearing_mode", _) => session.reply(node, None),
         _ => {
             session.world.stats.count("unknown iq");
             tracing::debug!(%namespace, tag, "no answer to this iq");
@@ -234,6 +247,10 @@ fn acknowledged(session: &Session, node: &Node) {
         "receipt" => Class::Receipt,
         _ => Class::Notification,
     };
+    if node.attrs.get("error").is_some() {
+        // The device has it and can do nothing with it.
+        session.world.stats.count("refused by a client");
+    }
     let mut state = login.account.state();
     if let Some(device) = state.devices.get_mut(&login.device) {
         let id = text_of(node, "id");

@@ -10,6 +10,7 @@ use wacore_binary::{Jid, Node};
 
 use crate::account::Account;
 use crate::error::StanzaError;
+use crate::profile;
 use crate::router::Session;
 use crate::stanza::{children, content, element, jid_of, text_of};
 
@@ -72,12 +73,12 @@ fn answer(session: &Session, user: &Node, protocols: &[&str]) -> Node {
                 Some(account.devices_node())
             }
             ("lid", Some(account)) => Some(element("lid").attr("val", account.lid(0)).build()),
-            ("status", Some(_)) => Some(element("status").attr("t", 0).bytes(Vec::new()).build()),
-            ("picture", Some(_)) => Some(
-                element("picture")
-                    .children([element("error").attr("code", 404).attr("text", "item-not-found").build()])
-                    .build(),
-            ),
+            ("status", Some(account)) => Some(status(session, account)),
+            ("picture", Some(account)) => Some(picture(session, account)),
+            ("business", Some(account)) => account.profile().business.as_ref().map(|_| element("business").build()),
+            ("disappearing_mode", Some(_)) => {
+                Some(element("disappearing_mode").attr("duration", 0).attr("t", 0).build())
+            }
             _ => None,
         };
         parts.extend(part);
@@ -87,6 +88,35 @@ fn answer(session: &Session, user: &Node, protocols: &[&str]) -> Node {
         node = node.attr("pn_jid", account.pn(0));
     }
     node.children(parts).build()
+}
+
+fn refused(tag: &'static str, code: u16, text: &'static str) -> Node {
+    let error = element("error").attr("code", code).attr("text", text).build();
+    element(tag).children([error]).build()
+}
+
+fn sees(session: &Session, account: &Account, category: &str) -> bool {
+    session.login().is_ok_and(|login| profile::may_see(account, category, &login.account))
+}
+
+/// What the account says of itself.
+fn status(session: &Session, account: &Account) -> Node {
+    if !sees(session, account, "status") {
+        return refused("status", 401, "not-authorized");
+    }
+    let profile = account.profile();
+    element("status").attr("t", profile.about_set).bytes(profile.about.as_bytes().to_vec()).build()
+}
+
+/// The id of the account's picture.
+fn picture(session: &Session, account: &Account) -> Node {
+    if !sees(session, account, "profile") {
+        return refused("picture", 401, "not-authorized");
+    }
+    match &account.profile().picture {
+        Some(picture) => element("picture").attr("id", picture.id.as_str()).build(),
+        None => refused("picture", 404, "item-not-found"),
+    }
 }
 
 fn contact(asked: &Asked, exists: bool) -> Node {

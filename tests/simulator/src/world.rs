@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use wacore_binary::{Jid, Node};
 
 use crate::account::Account;
+use crate::calls::Calls;
 use crate::config::Config;
 use crate::faults::FaultState;
 use crate::groups::Groups;
@@ -37,6 +38,7 @@ pub(crate) struct World {
     pub(crate) identity: Identity,
     pub(crate) pairings: Mutex<Pairings>,
     pub(crate) groups: Groups,
+    pub(crate) calls: Mutex<Calls>,
     pub(crate) media: Mutex<MediaStore>,
     /// `host:port` that clients are told to use for media.
     pub(crate) media_host: OnceLock<String>,
@@ -56,11 +58,12 @@ impl World {
     /// An empty world on the present runtime.
     pub(crate) fn new(config: Config, identity: Identity) -> Arc<Self> {
         Arc::new(Self {
-            media: Mutex::new(MediaStore::new(config.limits.media_total_bytes)),
+            media: Mutex::new(MediaStore::new(config.limits.media_total_bytes, config.media_ttl)),
             config,
             identity,
             pairings: Mutex::default(),
             groups: Groups::default(),
+            calls: Mutex::default(),
             media_host: OnceLock::new(),
             faults: FaultState::default(),
             oracle: Oracle::default(),

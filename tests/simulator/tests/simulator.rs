@@ -1,7 +1,13 @@
 //! Drives the simulator with real clients, and with clients that misbehave.
 
+#[path = "simulator/addressing.rs"]
+mod addressing;
+#[path = "simulator/app_state.rs"]
+mod app_state;
 #[path = "simulator/bad_input.rs"]
 mod bad_input;
+#[path = "simulator/calls.rs"]
+mod calls;
 #[path = "simulator/client.rs"]
 mod client;
 #[path = "simulator/content.rs"]
@@ -12,15 +18,27 @@ mod devices;
 mod exchange;
 #[path = "simulator/faults.rs"]
 mod faults;
+#[path = "simulator/group_settings.rs"]
+mod group_settings;
 #[path = "simulator/groups.rs"]
 mod groups;
+#[path = "simulator/history.rs"]
+mod history;
+#[path = "simulator/media.rs"]
+mod media;
 #[path = "simulator/messaging.rs"]
 mod messaging;
 #[path = "simulator/pairing.rs"]
 mod pairing;
+#[path = "simulator/profile.rs"]
+mod profile;
 #[path = "simulator/raw.rs"]
 mod raw;
+#[path = "simulator/refusals.rs"]
+mod refusals;
 #[path = "simulator/state.rs"]
 mod state;
+#[path = "simulator/status.rs"]
+mod status;
 #[path = "simulator/wrong.rs"]
 mod wrong;

@@ -4,7 +4,6 @@
 
 mod answer;
 mod faults;
-mod mms;
 mod verbs;
 
 use std::collections::HashMap;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::net::TcpListener;
-use warp::http::header::ACCEPT;
+use warp::http::header::{ACCEPT, RANGE};
 use warp::http::{Method, Response, StatusCode};
 use warp::path::FullPath;
 use warp::{Filter, Rejection};
@@ -57,7 +56,7 @@ POST /fault/delay?ms=&jitter-ms=&seed=       slow every connection down; 0 and 0
 POST /fault/clock?ahead=                     put the server's clock ahead by so many seconds
 POST /fault/media?state=                     the media host: `down`, `slow`, `lying` or `well`
 POST /mms/TYPE/NAME                body: a medium; answers its `url` and `direct_path`
-GET, DELETE /v/sim/NAME            a medium";
+GET, HEAD, DELETE /v/sim/NAME      a medium, or a range of it";
 
 /// Bytes of a body that is not a medium.
 const BODY_BYTES: usize = 128 << 10;
@@ -76,6 +75,7 @@ pub(crate) async fn serve(world: Arc<World>, listener: TcpListener) {
         .and(warp::path::full())
         .and(query)
         .and(warp::header::optional::<String>(ACCEPT.as_str()))
+        .and(warp::header::optional::<String>(RANGE.as_str()))
         .and(warp::body::stream())
         .and_then(handle);
     // Open connections of clients must not hold the simulator back.
@@ -89,16 +89,17 @@ async fn handle(
     path: FullPath,
     query: Query,
     accept: Option<String>,
+    range: Option<String>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
 ) -> Result<Response<Bytes>, Rejection> {
-    let limit = if path.as_str().starts_with("/mms/") {
-        usize::try_from(world.config.limits.media_bytes).unwrap_or(usize::MAX)
-    } else {
-        BODY_BYTES
-    };
+    if media::http::is_media(path.as_str()) {
+        let request =
+            media::http::Request { method: &method, path: path.as_str(), query: &query, range: range.as_deref() };
+        return Ok(media::http::answer(&world, &request, body).await);
+    }
     let json =
         query.get("format").is_some_and(|f| f == "json") || accept.is_some_and(|a| a.contains("application/json"));
-    let answer = match read(body, limit).await {
+    let answer = match read(body, BODY_BYTES).await {
         Some(body) => {
             let request = Request { world, query, body, json };
             request.answer(&method, path.as_str()).await
@@ -133,10 +134,8 @@ impl Request {
         match (method.as_str(), path) {
             ("POST", "/code") => self.code().await,
             ("POST", "/burst") => self.burst().await,
-            ("POST", path) if path.starts_with("/mms/") => self.medium("POST", path).await,
             ("POST", path) if path.starts_with("/fault/") => self.fault(path),
             ("POST", path) => self.verb(path),
-            (method @ ("GET" | "DELETE"), path) if path.starts_with(media::PATH) => self.medium(method, path).await,
             ("GET", path) => self.view(path),
             _ => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "no such method".into())),
         }

@@ -12,7 +12,8 @@ pub(crate) use state::FaultState;
 pub use state::MediaFault;
 
 use crate::account::lock;
-use crate::connection::Link;
+use crate::link::Link;
+use crate::media;
 use crate::messages;
 use crate::stanza::{element, server_jid};
 use crate::world::World;
@@ -134,6 +135,20 @@ impl Faults {
     /// Makes the media host fail, or no longer.
     pub fn media(&self, fault: Option<MediaFault>) {
         *lock(&self.world.faults.media) = fault;
+    }
+
+    /// Lets a medium expire, named by its `direct_path`, or all media: downloads are answered 410. Returns how
+    /// many there were.
+    pub fn expire_media(&self, direct_path: Option<&str>) -> usize {
+        let name = direct_path.map(|path| media::name(path).unwrap_or(path));
+        lock(&self.world.media).expire(name)
+    }
+
+    /// Ends a device's stream as a server does that goes away: `<xmlstreamend/>`, then the close. False when it
+    /// has no connection.
+    pub fn end_stream(&self, phone: &str, device: u16) -> bool {
+        let end = element("xmlstreamend").build();
+        self.on_link(phone, device, |link| link.say_and_close(Some(&end), self.world.config.close_grace))
     }
 
     fn on_link(&self, phone: &str, device: u16, act: impl FnOnce(&Link)) -> bool {

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use wacore_binary::Node;
 
 use crate::account::{Account, lock};
-use crate::connection::Link;
+use crate::link::Link;
 use crate::stanza::unix_now;
 
 /// Receipts that are kept back.

@@ -11,9 +11,9 @@ use wacore_binary::Node;
 
 use super::{Approval, approve};
 use crate::account::{Account, lock};
-use crate::connection::Link;
 use crate::error::{PhoneError, StanzaError};
 use crate::handshake::{key_pair, public_bytes};
+use crate::link::Link;
 use crate::router::Session;
 use crate::stanza::{child_array, child_bytes, element, required_jid, text_of};
 use crate::world::{World, server_notification};

@@ -21,9 +21,9 @@ pub(crate) use code::enter as enter_code;
 pub(crate) use qr::{offer, scan};
 
 use crate::account::{Account, lock};
-use crate::connection::{Link, Paired, remember_paired};
 use crate::error::{PhoneError, StanzaError};
 use crate::handshake::public_bytes;
+use crate::link::{Link, Paired};
 use crate::router::{LOGGED_OUT, Session};
 use crate::stanza::{child_bytes, children, element, server_jid, unix_now};
 use crate::world::World;
@@ -85,7 +85,7 @@ fn approve(world: &World, account: &Arc<Account>, approval: &Approval<'_>) -> Re
         }
         state.add_device(approval.noise)
     };
-    remember_paired(approval.link, Paired { account: account.clone(), device, companion: approval.companion });
+    approval.link.remember_paired(Paired { account: account.clone(), device, companion: approval.companion });
     let identity = device_identity(account, device, approval)?;
     let success = element("pair-success").children([
         element("device-identity").bytes(identity).build(),

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use buffa::MessageField;
 use bytes::Bytes;
-use wacore::download::MediaType;
+use wacore_binary::Jid;
 use waproto::whatsapp as wa;
 use waproto::whatsapp::message as parts;
 
+use super::known::Known;
+use super::medium::{self, MediumKind};
 use super::outbound::Chat;
 use crate::account::{Account, lock};
 use crate::error::PhoneError;
-use crate::media;
 use crate::stanza::unix_now;
 use crate::world::World;
 
@@ -39,7 +40,7 @@ pub enum Content {
         /// The new text.
         text: String,
     },
-    /// Takes back a message that the phone has sent.
+    /// Takes back a message that the phone has sent, or, as an admin of a group, somebody else's.
     Revoke {
         /// The message's id.
         message_id: String,
@@ -49,6 +50,13 @@ pub enum Content {
         /// What is asked.
         question: String,
         /// 2 to 12 answers.
+        options: Vec<String>,
+    },
+    /// A vote in a poll that the phone has sent or received; without options it takes its vote back.
+    Vote {
+        /// The poll's id.
+        message_id: String,
+        /// The chosen answers, as the poll names them.
         options: Vec<String>,
     },
     /// A medium, uploaded before it is sent.
@@ -64,21 +72,40 @@ pub enum Content {
         /// It may be looked at once.
         view_once: bool,
     },
+    /// A place.
+    Location {
+        /// Millionths of a degree, north of the equator.
+        latitude_micro: i32,
+        /// Millionths of a degree, east of Greenwich.
+        longitude_micro: i32,
+        /// What is there.
+        name: String,
+    },
+    /// A contact's card.
+    Contact {
+        /// The contact's name.
+        name: String,
+        /// The contact's phone number.
+        number: String,
+    },
+    /// After how many seconds messages of the chat disappear from now on; 0 for never.
+    Disappearing {
+        /// Seconds.
+        seconds: u32,
+    },
 }
 
-/// A kind of medium.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MediumKind {
-    /// A picture.
-    Image,
-    /// A film.
-    Video,
-    /// A sound.
-    Audio,
-    /// A file.
-    Document,
-    /// A sticker.
-    Sticker,
+/// How something is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SendOptions {
+    /// The contact is addressed by LID, not by phone number. A group decides for itself.
+    pub by_lid: bool,
+    /// The id of a message that the phone has sent or received, which this one answers.
+    pub reply_to: Option<String>,
+    /// After how many seconds it disappears; 0 for never.
+    pub ephemeral_seconds: u32,
+    /// A small JPEG that is shown until a medium is there.
+    pub thumbnail: Option<Bytes>,
 }
 
 /// What a stanza says of the message that it carries.
@@ -88,11 +115,23 @@ pub(super) struct Style {
     pub(super) kind: &'static str,
     /// The attribute `edit`.
     pub(super) edit: Option<&'static str>,
+    /// The attribute `mediatype` of `<enc>`.
+    pub(super) medium: Option<&'static str>,
+    /// People are addressed by LID.
+    pub(super) by_lid: bool,
 }
 
 impl Style {
     /// A text.
-    pub(super) const TEXT: Self = Self { kind: "text", edit: None };
+    pub(super) const TEXT: Self = Self { kind: "text", edit: None, medium: None, by_lid: false };
+}
+
+/// Where and by whom a message is made.
+struct Author<'a> {
+    world: &'a World,
+    account: &'a Account,
+    chat: &'a Chat,
+    by_lid: bool,
 }
 
 /// Makes the message.
@@ -101,48 +140,53 @@ pub(super) fn build(
     account: &Account,
     chat: &Chat,
     content: &Content,
+    options: &SendOptions,
 ) -> Result<(wa::Message, Style), PhoneError> {
-    let kind = |kind| Style { kind, edit: None };
-    let built = match content {
-        Content::Text(text) => (text_message(text)?, Style::TEXT),
-        Content::Reaction { message_id, emoji } => {
-            let reaction = parts::ReactionMessage {
-                key: MessageField::some(key(world, account, chat, message_id)?),
-                text: Some(emoji.clone()),
-                sender_timestamp_ms: now_ms(),
-                ..Default::default()
-            };
-            let message = wa::Message { reaction_message: MessageField::some(reaction), ..Default::default() };
-            (message, kind("reaction"))
-        }
+    let by_lid = chat.by_lid(options.by_lid);
+    let author = Author { world, account, chat, by_lid };
+    let style = |kind| Style { kind, by_lid, ..Style::TEXT };
+    let (mut message, style) = match content {
+        Content::Text(text) => (text_message(text)?, style("text")),
+        Content::Reaction { message_id, emoji } => (author.reaction(message_id, emoji)?, style("reaction")),
         Content::Edit { message_id, text } => {
-            let edit = parts::ProtocolMessage {
-                key: MessageField::some(own_key(world, account, chat, message_id)?),
-                r#type: Some(parts::protocol_message::Type::MESSAGE_EDIT),
-                edited_message: MessageField::some(text_message(text)?),
-                timestamp_ms: now_ms(),
-                ..Default::default()
-            };
-            let message = wa::Message { protocol_message: MessageField::some(edit), ..Default::default() };
-            (message, Style { kind: "text", edit: Some("1") })
+            (author.edit(message_id, text)?, Style { edit: Some("1"), ..style("text") })
         }
         Content::Revoke { message_id } => {
-            let revoke = parts::ProtocolMessage {
-                key: MessageField::some(own_key(world, account, chat, message_id)?),
-                r#type: Some(parts::protocol_message::Type::REVOKE),
+            let own = author.known(message_id)?.from_me;
+            (author.revoke(message_id)?, Style { edit: Some(if own { "7" } else { "8" }), ..style("text") })
+        }
+        Content::Poll { question, options } => (poll(question, options)?, style("poll")),
+        Content::Vote { message_id, options } => (author.vote(message_id, options)?, style("poll")),
+        Content::Medium { kind, data, mimetype, caption, view_once } => {
+            let sealed = medium::seal(world, *kind, data, mimetype)?;
+            let message = medium::message(*kind, sealed, caption.clone(), options.thumbnail.as_ref());
+            let message = if *view_once { medium::seen_once(message) } else { message };
+            (message, Style { medium: Some(kind.name()), ..style("media") })
+        }
+        Content::Location { latitude_micro, longitude_micro, name } => {
+            let degrees = |micro: i32| Some(f64::from(micro) / 1e6);
+            let location = parts::LocationMessage {
+                degrees_latitude: degrees(*latitude_micro),
+                degrees_longitude: degrees(*longitude_micro),
+                name: Some(name.clone()),
                 ..Default::default()
             };
-            let message = wa::Message { protocol_message: MessageField::some(revoke), ..Default::default() };
-            (message, Style { kind: "text", edit: Some("7") })
+            let message = wa::Message { location_message: MessageField::some(location), ..Default::default() };
+            (message, Style { medium: Some("location"), ..style("media") })
         }
-        Content::Poll { question, options } => (poll(question, options)?, kind("poll")),
-        Content::Medium { view_once, .. } => {
-            let message = medium(world, content)?;
-            let message = if *view_once { seen_once(message) } else { message };
-            (message, kind("media"))
+        Content::Contact { name, number } => {
+            let vcard = format!("BEGIN:VCARD\nVERSION:3.0\nFN:{name}\nTEL;waid={number}:+{number}\nEND:VCARD");
+            let contact =
+                parts::ContactMessage { display_name: Some(name.clone()), vcard: Some(vcard), ..Default::default() };
+            let message = wa::Message { contact_message: MessageField::some(contact), ..Default::default() };
+            (message, Style { medium: Some("vcard"), ..style("media") })
         }
+        Content::Disappearing { seconds } => (disappearing(*seconds), style("text")),
     };
-    Ok(built)
+    if let Some(context) = author.context(options)? {
+        medium::set_context(&mut message, &context);
+    }
+    Ok((message, style))
 }
 
 fn now_ms() -> Option<i64> {
@@ -156,32 +200,17 @@ fn text_message(text: &str) -> Result<wa::Message, PhoneError> {
     Ok(wa::Message { conversation: Some(text.to_string()), ..Default::default() })
 }
 
-/// The key of a message that the phone knows.
-fn key(world: &World, account: &Account, chat: &Chat, id: &str) -> Result<wa::MessageKey, PhoneError> {
-    let sent = lock(&account.phone.sent).message(id).is_some();
-    let received = lock(&account.phone.inbox).by_id(id);
-    let (from_me, participant) = match received {
-        _ if sent => (true, None),
-        Some(received) => {
-            let author = received.group.and_then(|_| world.resolve(&received.sender)).map(|a| a.pn(0).to_string());
-            (received.message.from_me, author)
-        }
-        None => return Err(PhoneError::UnknownMessage(id.to_string())),
-    };
-    Ok(wa::MessageKey {
-        remote_jid: Some(chat.jid().to_string()),
-        from_me: Some(from_me),
-        id: Some(id.to_string()),
-        participant,
-    })
+fn protocol(protocol: parts::ProtocolMessage) -> wa::Message {
+    wa::Message { protocol_message: MessageField::some(protocol), ..Default::default() }
 }
 
-fn own_key(world: &World, account: &Account, chat: &Chat, id: &str) -> Result<wa::MessageKey, PhoneError> {
-    let key = key(world, account, chat, id)?;
-    if key.from_me != Some(true) {
-        return Err(PhoneError::Invalid("the message is of somebody else".into()));
-    }
-    Ok(key)
+fn disappearing(seconds: u32) -> wa::Message {
+    protocol(parts::ProtocolMessage {
+        r#type: Some(parts::protocol_message::Type::EPHEMERAL_SETTING),
+        ephemeral_expiration: Some(seconds),
+        ephemeral_setting_timestamp: i64::try_from(unix_now()).ok(),
+        ..Default::default()
+    })
 }
 
 fn poll(question: &str, options: &[String]) -> Result<wa::Message, PhoneError> {
@@ -207,89 +236,111 @@ fn poll(question: &str, options: &[String]) -> Result<wa::Message, PhoneError> {
     })
 }
 
-/// The fields that every kind of medium has.
-macro_rules! medium_message {
-    ($kind:ident, $sealed:expr, $($field:ident: $value:expr),*) => {
-        MessageField::some(parts::$kind {
-            url: Some($sealed.url),
-            direct_path: Some($sealed.direct_path),
-            mimetype: Some($sealed.mimetype),
-            media_key: Some($sealed.media_key),
-            file_sha256: Some($sealed.file_sha256),
-            file_enc_sha256: Some($sealed.file_enc_sha256),
-            file_length: Some($sealed.file_length),
-            $($field: $value,)*
-            ..Default::default()
+impl Author<'_> {
+    fn user(&self, account: &Account) -> Jid {
+        if self.by_lid { account.lid(0) } else { account.pn(0) }
+    }
+
+    /// A message that the phone knows.
+    fn known(&self, id: &str) -> Result<Arc<Known>, PhoneError> {
+        let known = lock(&self.account.phone.known).get(id);
+        known.ok_or_else(|| PhoneError::UnknownMessage(id.to_string()))
+    }
+
+    /// The JID of a message's author, as this message names people.
+    fn author_of(&self, known: &Known) -> Option<Jid> {
+        self.world.account(&known.author).map(|a| self.user(&a))
+    }
+
+    /// The key of a message that the phone knows, as this message names people.
+    fn key(&self, id: &str) -> Result<wa::MessageKey, PhoneError> {
+        let known = self.known(id)?;
+        let in_a_room = !matches!(self.chat, Chat::User(_));
+        let participant = self.author_of(&known).filter(|_| in_a_room && !known.from_me);
+        Ok(wa::MessageKey {
+            remote_jid: Some(self.chat.jid(self.by_lid).to_string()),
+            participant: participant.map(|p| p.to_string()),
+            ..known.key()
         })
-    };
-}
-
-/// An encrypted and uploaded medium.
-struct Sealed {
-    url: String,
-    direct_path: String,
-    mimetype: String,
-    media_key: Vec<u8>,
-    file_sha256: Vec<u8>,
-    file_enc_sha256: Vec<u8>,
-    file_length: u64,
-}
-
-fn seal(world: &World, kind: MediumKind, data: &Bytes, mimetype: &str) -> Result<Sealed, PhoneError> {
-    let kind = match kind {
-        MediumKind::Image => MediaType::Image,
-        MediumKind::Video => MediaType::Video,
-        MediumKind::Audio => MediaType::Audio,
-        MediumKind::Document => MediaType::Document,
-        MediumKind::Sticker => MediaType::Sticker,
-    };
-    let encrypted = wacore::upload::encrypt_media(data, kind).map_err(|e| PhoneError::Invalid(e.to_string()))?;
-    let name = format!("medium-{}", world.next_number());
-    let direct_path = media::direct_path(&name);
-    let host = world.media_host.get().cloned().unwrap_or_default();
-    if !media::store(world, &name, Bytes::from(encrypted.data_to_upload)) {
-        return Err(PhoneError::Invalid("the medium is too large".into()));
     }
-    Ok(Sealed {
-        url: format!("https://{host}{direct_path}"),
-        direct_path,
-        mimetype: mimetype.to_string(),
-        media_key: encrypted.media_key.to_vec(),
-        file_sha256: encrypted.file_sha256.to_vec(),
-        file_enc_sha256: encrypted.file_enc_sha256.to_vec(),
-        file_length: data.len() as u64,
-    })
-}
 
-fn medium(world: &World, content: &Content) -> Result<wa::Message, PhoneError> {
-    let Content::Medium { kind, data, mimetype, caption, .. } = content else {
-        return Err(PhoneError::Invalid("no medium".into()));
-    };
-    let sealed = seal(world, *kind, data, mimetype)?;
-    let caption = caption.clone();
-    let mut message = wa::Message::default();
-    match kind {
-        MediumKind::Image => message.image_message = medium_message!(ImageMessage, sealed, caption: caption),
-        MediumKind::Video => message.video_message = medium_message!(VideoMessage, sealed, caption: caption),
-        MediumKind::Audio => message.audio_message = medium_message!(AudioMessage, sealed,),
-        MediumKind::Sticker => message.sticker_message = medium_message!(StickerMessage, sealed,),
-        MediumKind::Document => {
-            message.document_message = medium_message!(DocumentMessage, sealed, caption: caption);
+    fn reaction(&self, id: &str, emoji: &str) -> Result<wa::Message, PhoneError> {
+        let reaction = parts::ReactionMessage {
+            key: MessageField::some(self.key(id)?),
+            text: Some(emoji.to_string()),
+            sender_timestamp_ms: now_ms(),
+            ..Default::default()
+        };
+        Ok(wa::Message { reaction_message: MessageField::some(reaction), ..Default::default() })
+    }
+
+    fn edit(&self, id: &str, text: &str) -> Result<wa::Message, PhoneError> {
+        let key = self.key(id)?;
+        if key.from_me != Some(true) {
+            return Err(PhoneError::Invalid("the message is of somebody else".into()));
         }
+        Ok(protocol(parts::ProtocolMessage {
+            key: MessageField::some(key),
+            r#type: Some(parts::protocol_message::Type::MESSAGE_EDIT),
+            edited_message: MessageField::some(text_message(text)?),
+            timestamp_ms: now_ms(),
+            ..Default::default()
+        }))
     }
-    Ok(message)
-}
 
-fn seen_once(message: wa::Message) -> wa::Message {
-    let inner = parts::FutureProofMessage { message: MessageField::some(message) };
-    wa::Message { view_once_message_v2: MessageField::some(inner), ..Default::default() }
-}
+    fn revoke(&self, id: &str) -> Result<wa::Message, PhoneError> {
+        let key = self.key(id)?;
+        let admin = match self.chat {
+            Chat::Group(group) => group.is_admin(&self.account.number),
+            _ => false,
+        };
+        if key.from_me != Some(true) && !admin {
+            return Err(PhoneError::Invalid("the message is of somebody else".into()));
+        }
+        Ok(protocol(parts::ProtocolMessage {
+            key: MessageField::some(key),
+            r#type: Some(parts::protocol_message::Type::REVOKE),
+            ..Default::default()
+        }))
+    }
 
-/// Finds where a message goes: a number, or a group's JID.
-pub(super) fn chat(world: &Arc<World>, to: &str) -> Result<Chat, PhoneError> {
-    let unknown = || PhoneError::UnknownNumber(to.to_string());
-    match to.strip_suffix("@g.us") {
-        Some(id) => world.groups.get(id).map(Chat::Group).ok_or_else(unknown),
-        None => world.account(to).map(Chat::User).ok_or_else(unknown),
+    fn vote(&self, id: &str, chosen: &[String]) -> Result<wa::Message, PhoneError> {
+        let invalid = |why: &str| PhoneError::Invalid(why.to_string());
+        let known = self.known(id)?;
+        let poll = known.poll().ok_or_else(|| invalid("the message is no poll"))?;
+        if !chosen.iter().all(|option| poll.options.contains(option)) {
+            return Err(invalid("the poll has no such option"));
+        }
+        let creator = self.author_of(&known).ok_or_else(|| invalid("the poll's author is unknown"))?;
+        let hashes: Vec<Vec<u8>> =
+            chosen.iter().map(|option| wacore::poll::compute_option_hash(option).to_vec()).collect();
+        let (creator, voter) = (creator.to_string(), self.user(self.account).to_string());
+        let (payload, iv) = wacore::poll::encrypt_poll_vote_with_secret(&hashes, &poll.secret, id, &creator, &voter)
+            .map_err(|e| invalid(&e.to_string()))?;
+        let vote = parts::PollUpdateMessage {
+            poll_creation_message_key: MessageField::some(self.key(id)?),
+            vote: MessageField::some(parts::PollEncValue { enc_payload: Some(payload), enc_iv: Some(iv.to_vec()) }),
+            sender_timestamp_ms: now_ms(),
+            ..Default::default()
+        };
+        Ok(wa::Message { poll_update_message: MessageField::some(vote), ..Default::default() })
+    }
+
+    /// What a message answers and when it disappears.
+    fn context(&self, options: &SendOptions) -> Result<Option<wa::ContextInfo>, PhoneError> {
+        if options.reply_to.is_none() && options.ephemeral_seconds == 0 {
+            return Ok(None);
+        }
+        let mut context = wa::ContextInfo {
+            expiration: (options.ephemeral_seconds > 0).then_some(options.ephemeral_seconds),
+            ..Default::default()
+        };
+        if let Some(id) = &options.reply_to {
+            let known = self.known(id)?;
+            context.stanza_id = Some(id.clone());
+            context.participant = self.author_of(&known).map(|a| a.to_string());
+            context.quoted_message = MessageField::some(known.message.clone());
+        }
+        Ok(Some(context))
     }
 }

@@ -10,11 +10,15 @@ use wacore_binary::jid::Server;
 use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
 
-use super::content::Content;
+use super::content::{Content, SendOptions};
+use super::events::PhoneEvent;
 use super::inbox::{Arrival, InboxMessage, Receipt, ReceiptKind, Received};
 use super::kind::{self, MessageKind};
-use super::outbound;
+use super::known::Known;
+use super::outbound::Chat;
+use super::replies::{self, Reply};
 use super::signal::DecryptError;
+use super::{media_retry, medium, outbound, peers, votes};
 use crate::account::{Account, lock};
 use crate::messages::is_peer;
 use crate::stanza::{children, content, jid_of, text_of, unix_now};
@@ -76,15 +80,16 @@ struct Origin {
     /// The device that sent it.
     device: Jid,
     sender: Arc<Account>,
-    group: Option<Jid>,
+    /// The group, or the status.
+    room: Option<Jid>,
 }
 
 fn origin(world: &World, node: &Node) -> Option<Origin> {
     let from = jid_of(node, "from")?;
-    let (device, group) =
-        if from.server == Server::Group { (jid_of(node, "participant")?, Some(from)) } else { (from, None) };
+    let room = matches!(from.server, Server::Group | Server::Broadcast);
+    let (device, room) = if room { (jid_of(node, "participant")?, Some(from)) } else { (from, None) };
     let sender = world.resolve(&device)?;
-    Some(Origin { device, sender, group })
+    Some(Origin { device, sender, room })
 }
 
 fn message(world: &Arc<World>, account: &Arc<Account>, node: &Node) {
@@ -98,24 +103,24 @@ fn message(world: &Arc<World>, account: &Arc<Account>, node: &Node) {
     }
     match decrypted {
         Ok(message) => {
-            outbound::delivered(world, account, &origin.sender, &reply(&origin, node), is_peer(node));
+            replies::delivered(world, account, &origin.sender, &reply(&origin, node), is_peer(node));
             keep(world, account, &origin, node, message);
         }
         Err(DecryptError::Duplicate) => {
             world.stats.count("phone: duplicate");
-            outbound::delivered(world, account, &origin.sender, &reply(&origin, node), is_peer(node));
+            replies::delivered(world, account, &origin.sender, &reply(&origin, node), is_peer(node));
         }
         Err(DecryptError::Failed(error)) => {
             world.stats.count("phone: undecryptable");
             tracing::debug!(error, "a phone cannot decrypt");
             let time = text_of(node, "t");
-            outbound::retry(world, account, &origin.sender, &reply(&origin, node), &time, RETRY_COUNT);
+            replies::retry(world, account, &origin.sender, &reply(&origin, node), &time, RETRY_COUNT);
         }
     }
 }
 
-fn reply(origin: &Origin, node: &Node) -> outbound::Reply {
-    outbound::Reply { id: text_of(node, "id"), device: origin.device.clone(), group: origin.group.clone() }
+fn reply(origin: &Origin, node: &Node) -> Reply {
+    Reply { id: text_of(node, "id"), device: origin.device.clone(), room: origin.room.clone() }
 }
 
 /// Decrypts all that a stanza carries. A group's message may come with its sender key in an `<enc>` of
@@ -123,7 +128,7 @@ fn reply(origin: &Origin, node: &Node) -> outbound::Reply {
 fn decrypt(account: &Account, origin: &Origin, node: &Node) -> Result<wa::Message, DecryptError> {
     let mut signal = lock(&account.phone.signal);
     let (peer, device) = (&*origin.sender.number, origin.device.device);
-    let group = origin.group.as_ref().map(ToString::to_string);
+    let group = origin.room.as_ref().map(ToString::to_string);
     let mut latest = None;
     for enc in node.get_children_by_tag("enc") {
         let kind = text_of(enc, "type");
@@ -147,17 +152,15 @@ fn decrypt(account: &Account, origin: &Origin, node: &Node) -> Result<wa::Messag
 }
 
 fn keep(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, node: &Node, message: wa::Message) {
-    if asks_for_app_state_key(&message) {
-        outbound::welcome(world, account, origin.device.device);
+    let (own, id) = (origin.sender.number == account.number, text_of(node, "id"));
+    if own && peers::answer(world, account, origin.device.device, &id, &message) {
         return;
     }
-    let own = origin.sender.number == account.number;
     let (inner, destination) = unwrap(message);
-    let Some(seen) = kind::read(&inner) else { return };
-    let id = text_of(node, "id");
+    let Some(mut seen) = kind::read(&inner) else { return };
     let limit = world.config.limits.inbox_messages;
     let key = hash(&(&*origin.sender.number, &id));
-    let arrival = lock(&account.phone.inbox).note(key, content_hash(inner), limit);
+    let arrival = lock(&account.phone.inbox).note(key, content_hash(inner.clone()), limit);
     match arrival {
         Arrival::New => {}
         Arrival::Known => return,
@@ -167,41 +170,63 @@ fn keep(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, node: &Node
             return;
         }
     }
+    if let Some(chosen) = votes::read(world, account, &origin.sender, &inner) {
+        seen.text = chosen;
+    }
+    let timestamp = text_of(node, "t").parse().unwrap_or_else(|_| unix_now());
+    let context = medium::context_of(kind::inner(&inner));
     let received = Received {
         message: InboxMessage {
-            id,
             from: origin.sender.number.to_string(),
             chat: chat(world, origin, node, own, destination.as_deref()),
             from_me: own,
-            timestamp: text_of(node, "t").parse().unwrap_or_else(|_| unix_now()),
+            timestamp,
             text: seen.text,
             kind: seen.kind,
             target: seen.target,
+            view_once: inner.view_once_message_v2.is_set() || inner.view_once_message.is_set(),
+            ephemeral_seconds: context.and_then(|c| c.expiration).unwrap_or(0),
+            reply_to: context.and_then(|c| c.stanza_id.clone()),
+            by_lid: origin.device.is_lid(),
+            id: id.clone(),
         },
         sender: origin.device.clone(),
-        group: origin.group.clone(),
+        room: origin.room.clone(),
     };
-    let echo = account.phone.echo.load(Ordering::Relaxed)
-        && !own
-        && origin.group.is_none()
-        && !matches!(received.message.kind, MessageKind::Reaction | MessageKind::Edit | MessageKind::Revoke)
-        && !received.message.text.starts_with(ECHO)
-        && !received.message.text.starts_with('<');
-    let answer = echo.then(|| (received.message.from.clone(), received.message.text.clone()));
+    let counterpart = jid_of(node, "recipient").filter(|_| own).unwrap_or_else(|| origin.device.to_non_ad());
+    lock(&account.phone.known).add(Known {
+        chat: origin.room.as_ref().unwrap_or(&counterpart).to_non_ad().to_string(),
+        author: origin.sender.number.clone(),
+        participant: origin.room.as_ref().map(|_| origin.device.to_non_ad().to_string()),
+        from_me: own,
+        time: timestamp,
+        message: inner,
+        id,
+    });
+    let answer = account.phone.echo.load(Ordering::Relaxed).then(|| echo_of(&received)).flatten();
     lock(&account.phone.inbox).push(received, limit);
     account.phone.arrived.notify_waiters();
     world.stats.count("phone: received");
-    if let Some((to, text)) = answer
-        && let Err(error) = outbound::send(world, account, &to, &Content::Text(format!("{ECHO}{text}")))
-    {
-        tracing::debug!(%error, "no echo");
+    if let Some(text) = answer {
+        let (chat, text) = (Chat::User(origin.sender.clone()), Content::Text(text));
+        if let Err(error) = outbound::send(world, account, &chat, &text, &SendOptions::default()) {
+            tracing::debug!(%error, "no echo");
+        }
     }
+}
+
+/// What an echo phone answers: nothing to its own account, to groups, to echoes and to what is no text.
+fn echo_of(received: &Received) -> Option<String> {
+    let InboxMessage { from_me, kind, text, .. } = &received.message;
+    let about = matches!(kind, MessageKind::Reaction | MessageKind::Edit | MessageKind::Revoke | MessageKind::PollVote);
+    let silent = *from_me || received.room.is_some() || about || text.starts_with(ECHO) || text.starts_with('<');
+    (!silent).then(|| format!("{ECHO}{text}"))
 }
 
 /// The chat's name: a group's JID, or the number of the other party.
 fn chat(world: &World, origin: &Origin, node: &Node, own: bool, destination: Option<&str>) -> String {
-    if let Some(group) = &origin.group {
-        return group.to_string();
+    if let Some(room) = &origin.room {
+        return room.to_string();
     }
     if !own {
         return origin.sender.number.to_string();
@@ -217,12 +242,11 @@ fn unwrap(message: wa::Message) -> (wa::Message, Option<String>) {
         return (message, None);
     };
     let destination = sent.destination_jid.clone();
-    let inner = sent.message.as_option().cloned().unwrap_or_default();
+    let mut inner = sent.message.as_option().cloned().unwrap_or_default();
+    if !inner.message_context_info.is_set() {
+        inner.message_context_info = message.message_context_info;
+    }
     (inner, destination)
-}
-
-fn asks_for_app_state_key(message: &wa::Message) -> bool {
-    message.protocol_message.as_option().is_some_and(|p| p.app_state_sync_key_request.is_set())
 }
 
 /// Of what the message says, without what a client makes anew each time it encrypts it.
@@ -238,20 +262,25 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// A receipt for what the phone sent.
+/// A receipt for what the phone sent, or a companion's word about what it got of the phone.
 fn receipt(world: &Arc<World>, account: &Arc<Account>, node: &Node) {
     let Some(origin) = origin(world, node) else {
         return;
     };
+    let id = text_of(node, "id");
     let kind = match text_of(node, "type").as_str() {
         "" | "inactive" => ReceiptKind::Delivered,
         "read" => ReceiptKind::Read,
         "played" => ReceiptKind::Played,
         "retry" => ReceiptKind::Retry,
+        "server-error" => return media_retry::answer(world, account, origin.device.device, node),
+        "hist_sync" => {
+            let device = origin.device.device;
+            return account.phone.events.note(PhoneEvent::HistoryTaken { device, message_id: id });
+        }
         _ => return,
     };
     let receipt = Receipt { from: format!("{}:{}", origin.sender.number, origin.device.device), kind, at: unix_now() };
-    let id = text_of(node, "id");
     let more = node.get_optional_child("list").map_or(&[][..], children);
     {
         let mut sent = lock(&account.phone.sent);

@@ -1,6 +1,7 @@
 //! What a phone has received and what it knows of what it sent. Bounded; guarded by the phone's lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use serde::Serialize;
 use wacore_binary::Jid;
@@ -8,6 +9,7 @@ use waproto::whatsapp as wa;
 
 use super::content::Style;
 use super::kind::MessageKind;
+use super::outbound::Destination;
 
 /// Messages that a phone can encrypt again when a device asks.
 const SENT_MESSAGES: usize = 1_024;
@@ -23,18 +25,26 @@ pub struct InboxMessage {
     pub id: String,
     /// The sender's phone number, digits only.
     pub from: String,
-    /// The chat: the other party's phone number, or a group's JID (`...@g.us`).
+    /// The chat: the other party's phone number, a group's JID (`...@g.us`), or `status@broadcast`.
     pub chat: String,
     /// The text, a medium's caption, or the kind of message in angle brackets (`<image>`).
     pub text: String,
     /// What kind of message it is.
     pub kind: MessageKind,
-    /// The id of the message that a reaction, edit or revocation is about.
+    /// The id of the message that a reaction, edit, revocation or vote is about.
     pub target: Option<String>,
     /// One of the account's own devices sent it.
     pub from_me: bool,
     /// When the server accepted it, seconds since the epoch.
     pub timestamp: u64,
+    /// It may be looked at once.
+    pub view_once: bool,
+    /// After how many seconds it disappears; 0 for never.
+    pub ephemeral_seconds: u32,
+    /// The id of the message that it answers.
+    pub reply_to: Option<String>,
+    /// Its sender was addressed by LID, not by phone number.
+    pub by_lid: bool,
 }
 
 /// What a receipt says.
@@ -68,8 +78,8 @@ pub(super) struct Received {
     pub(super) message: InboxMessage,
     /// The device that sent it.
     pub(super) sender: Jid,
-    /// The group, for a group's message.
-    pub(super) group: Option<Jid>,
+    /// The group, or the status, that it was sent to.
+    pub(super) room: Option<Jid>,
 }
 
 /// Messages in order of arrival, each with a number that only grows.
@@ -154,8 +164,7 @@ pub(super) struct Sent {
 /// A message that can be encrypted again.
 #[derive(Clone)]
 pub(super) struct SentMessage {
-    /// A number, or a group's JID.
-    pub(super) to: String,
+    pub(super) to: Destination,
     pub(super) message: wa::Message,
     pub(super) style: Style,
 }
@@ -185,6 +194,15 @@ impl Sent {
         }
     }
 
+    /// The numbers that something was sent to.
+    pub(super) fn contacts(&self) -> BTreeSet<Arc<str>> {
+        let number = |(_, sent): &(String, SentMessage)| match &sent.to {
+            Destination::User(number) => Some(number.clone()),
+            _ => None,
+        };
+        self.messages.iter().filter_map(number).collect()
+    }
+
     /// The receipts of a message, in order of arrival.
     pub(super) fn receipts(&self, id: &str) -> Vec<Receipt> {
         self.receipts.get(id).cloned().unwrap_or_default()
@@ -212,9 +230,13 @@ mod tests {
                 target: None,
                 from_me: false,
                 timestamp: 0,
+                view_once: false,
+                ephemeral_seconds: 0,
+                reply_to: None,
+                by_lid: false,
             },
             sender: Jid::pn("1"),
-            group: None,
+            room: None,
         }
     }
 

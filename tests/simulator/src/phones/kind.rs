@@ -35,6 +35,8 @@ pub enum MessageKind {
     Location,
     /// A contact's card.
     Contact,
+    /// After how long messages of the chat disappear.
+    Disappearing,
     /// Anything else.
     Other,
 }
@@ -52,6 +54,8 @@ pub(super) fn inner(message: &wa::Message) -> &wa::Message {
     let wrappers = [
         &message.view_once_message_v2,
         &message.view_once_message,
+        &message.view_once_message_v2_extension,
+        &message.document_with_caption_message,
         &message.ephemeral_message,
         &message.edited_message,
     ];
@@ -75,6 +79,10 @@ pub(super) fn read(message: &wa::Message) -> Option<Seen> {
         let text = format!("<reaction {}>", reaction.text.clone().unwrap_or_default());
         let target = reaction.key.as_option().and_then(|k| k.id.clone());
         return Some(Seen { kind: MessageKind::Reaction, text, target });
+    }
+    if let Some(vote) = message.poll_update_message.as_option() {
+        let target = vote.poll_creation_message_key.as_option().and_then(|k| k.id.clone());
+        return Some(Seen { kind: MessageKind::PollVote, text: "<poll vote>".into(), target });
     }
     if let Some(protocol) = message.protocol_message.as_option() {
         return of_protocol(protocol);
@@ -110,9 +118,6 @@ fn other(message: &wa::Message) -> Option<(MessageKind, String)> {
     if polls.iter().any(|p| p.is_set()) {
         return Some((MessageKind::Poll, "<poll>".into()));
     }
-    if message.poll_update_message.is_set() {
-        return Some((MessageKind::PollVote, "<poll vote>".into()));
-    }
     if message.location_message.is_set() {
         return Some((MessageKind::Location, "<location>".into()));
     }
@@ -123,6 +128,10 @@ fn of_protocol(protocol: &wa::message::ProtocolMessage) -> Option<Seen> {
     let target = protocol.key.as_option().and_then(|k| k.id.clone());
     if let Some(edited) = protocol.edited_message.as_option() {
         return Some(Seen { kind: MessageKind::Edit, text: read(edited)?.text, target });
+    }
+    if protocol.r#type == Some(Type::EPHEMERAL_SETTING) {
+        let text = format!("<disappearing {}>", protocol.ephemeral_expiration.unwrap_or(0));
+        return Some(Seen { kind: MessageKind::Disappearing, text, target: None });
     }
     (target.is_some() && protocol.r#type == Some(Type::REVOKE)).then(|| Seen {
         kind: MessageKind::Revoke,

@@ -3,15 +3,26 @@
 //! A phone is device 0 of its account and a Signal endpoint of its own. What it receives waits in a
 //! queue and is decrypted by a task that exists only while there is something to do.
 
+mod calls;
 mod content;
-mod groups;
+mod events;
+mod group_verbs;
 mod history;
 mod inbound;
 mod inbox;
 mod kind;
+mod known;
+mod media_retry;
+mod medium;
 mod outbound;
+mod peers;
 mod prekeys;
+mod profile_verbs;
+mod replies;
+mod rooms;
 pub(crate) mod signal;
+mod stores;
+mod votes;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,11 +33,15 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use wacore::libsignal::protocol::KeyPair;
 
-pub use content::{Content, MediumKind};
+pub use content::{Content, SendOptions};
+pub(crate) use events::Events;
+pub use events::{Activity, CallState, PhoneEvent};
+pub use history::HistorySize;
 pub(crate) use inbound::receive;
 pub use inbox::{InboxMessage, Receipt, ReceiptKind};
 pub use kind::MessageKind;
-pub(crate) use outbound::welcome;
+pub use medium::MediumKind;
+pub(crate) use peers::welcome;
 pub(crate) use prekeys::OneTimeKeys;
 
 use crate::account::{Account, lock};
@@ -37,6 +52,7 @@ use crate::prekeys::{Bundle, Issued, SignedPreKey};
 use crate::stanza::element;
 use crate::world::World;
 use inbox::{Inbox, Sent};
+use known::KnownMessages;
 use signal::Endpoint;
 
 /// What an account keeps of its phone.
@@ -50,6 +66,11 @@ pub(crate) struct PhoneState {
     inbox: Mutex<Inbox>,
     arrived: Notify,
     sent: Mutex<Sent>,
+    /// What it has sent and received lately, whole.
+    known: Mutex<KnownMessages>,
+    /// The history that it is made up to have.
+    history: Mutex<HistorySize>,
+    pub(crate) events: Events,
     echo: AtomicBool,
 }
 
@@ -68,6 +89,9 @@ impl PhoneState {
             inbox: Mutex::default(),
             arrived: Notify::new(),
             sent: Mutex::default(),
+            known: Mutex::default(),
+            history: Mutex::default(),
+            events: Events::default(),
             echo: AtomicBool::new(false),
         }
     }
@@ -148,10 +172,30 @@ impl Phone {
 
     /// Sends anything to a number or a group's JID, as [`Phone::send_text`] does.
     pub fn send(&self, to: &str, content: &Content) -> Result<String, PhoneError> {
-        outbound::send(&self.world, &self.account, to, content)
+        self.send_with(to, content, &SendOptions::default())
     }
 
-    /// Sends a chunk of history to every companion: `chats` chats with `messages` messages each.
+    /// The same, in another way than the usual one.
+    pub fn send_with(&self, to: &str, content: &Content, options: &SendOptions) -> Result<String, PhoneError> {
+        let chat = outbound::chat(&self.world, to)?;
+        outbound::send(&self.world, &self.account, &chat, content, options)
+    }
+
+    /// Shows something as the account's status: to these numbers, or, when none are named, to all whom the phone
+    /// has written to. Returns the message id.
+    pub fn post_status(&self, content: &Content, numbers: &[&str]) -> Result<String, PhoneError> {
+        let audience = rooms::audience(&self.world, &self.account, numbers)?;
+        let chat = outbound::Chat::Status(audience);
+        outbound::send(&self.world, &self.account, &chat, content, &SendOptions::default())
+    }
+
+    /// How much history a companion gets when it is linked, besides what the phone has really sent and received.
+    pub fn set_history(&self, size: HistorySize) {
+        *lock(&self.account.phone.history) = size;
+    }
+
+    /// Sends history to every companion: `chats` chats with `messages` messages each, in as many chunks as it
+    /// takes.
     pub fn send_history(&self, chats: usize, messages: usize) -> Result<(), PhoneError> {
         history::send(&self.world, &self.account, chats, messages)
     }
@@ -189,7 +233,12 @@ impl Phone {
 
     /// Opens the chat at a received message: its sender gets a read receipt.
     pub fn mark_read(&self, message_id: &str) -> Result<(), PhoneError> {
-        outbound::mark_read(&self.world, &self.account, message_id)
+        replies::seen(&self.world, &self.account, message_id, "read")
+    }
+
+    /// Plays a received sound or film: its sender gets a receipt.
+    pub fn mark_played(&self, message_id: &str) -> Result<(), PhoneError> {
+        replies::seen(&self.world, &self.account, message_id, "played")
     }
 
     /// Its companion devices by number.

@@ -1,4 +1,4 @@
-//! What a phone sends: texts, receipts, and what a new companion needs.
+//! What a phone sends to people: one message, encrypted for each device that it goes to.
 //!
 //! A phone's Signal lock is held from the encryption to the delivery, so that a recipient gets its
 //! messages in the order of their counters.
@@ -12,16 +12,17 @@ use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
 use waproto::whatsapp::message as parts;
 
-use super::content::{self, Content, Style};
-use super::groups;
+use super::content::{self, Content, SendOptions, Style};
 use super::inbox::SentMessage;
+use super::known::Known;
+use super::rooms::{self, Room};
 use super::signal::{Endpoint, PeerKeys};
 use crate::account::{Account, lock};
-use crate::app_state::KEY_ID;
 use crate::error::PhoneError;
 use crate::groups::Group;
 use crate::prekeys::issue_of;
-use crate::stanza::{element, unix_now};
+use crate::settings;
+use crate::stanza::element;
 use crate::world::World;
 
 /// A fresh message id in the form of a phone's.
@@ -36,42 +37,100 @@ pub(super) fn signal_error(error: impl std::fmt::Display) -> PhoneError {
 
 /// Where a message goes.
 pub(super) enum Chat {
+    /// To an account.
     User(Arc<Account>),
+    /// To a group.
     Group(Arc<Group>),
+    /// To those who may see the account's status.
+    Status(Vec<Arc<Account>>),
 }
 
 impl Chat {
     /// Its JID.
-    pub(super) fn jid(&self) -> Jid {
+    pub(super) fn jid(&self, by_lid: bool) -> Jid {
         match self {
+            Self::User(account) if by_lid => account.lid(0),
             Self::User(account) => account.pn(0),
             Self::Group(group) => group.jid(),
+            Self::Status(_) => Jid::status_broadcast(),
+        }
+    }
+
+    /// Whether people are addressed by LID in it, although the sender would not.
+    pub(super) fn by_lid(&self, asked: bool) -> bool {
+        match self {
+            Self::User(_) => asked,
+            Self::Group(group) => group.options().by_lid,
+            Self::Status(_) => false,
         }
     }
 }
 
-/// Sends something to an account's devices, shown to the own companions as well, or to a group.
+/// A [`Chat`] by names, which keeps no account alive.
+#[derive(Clone)]
+pub(super) enum Destination {
+    User(Arc<str>),
+    Group(String),
+    Status(Vec<Arc<str>>),
+}
+
+impl Destination {
+    fn of(chat: &Chat) -> Self {
+        match chat {
+            Chat::User(account) => Self::User(account.number.clone()),
+            Chat::Group(group) => Self::Group(group.jid().user.to_string()),
+            Chat::Status(audience) => Self::Status(audience.iter().map(|a| a.number.clone()).collect()),
+        }
+    }
+
+    fn find(&self, world: &World) -> Option<Chat> {
+        match self {
+            Self::User(number) => world.account(number).map(Chat::User),
+            Self::Group(id) => world.groups.get(id).map(Chat::Group),
+            Self::Status(numbers) => Some(Chat::Status(numbers.iter().filter_map(|n| world.account(n)).collect())),
+        }
+    }
+}
+
+/// Sends something to an account's devices, shown to the own companions as well, to a group, or to those who
+/// see the account's status.
 pub(super) fn send(
     world: &Arc<World>,
     account: &Arc<Account>,
-    to: &str,
+    chat: &Chat,
     content: &Content,
+    options: &SendOptions,
 ) -> Result<String, PhoneError> {
-    let chat = content::chat(world, to)?;
-    let (message, style) = content::build(world, account, &chat, content)?;
+    let (message, style) = content::build(world, account, chat, content, options)?;
     let id = message_id();
-    let sent = SentMessage { to: to.to_string(), message: message.clone(), style };
-    lock(&account.phone.sent).add(&id, sent);
+    remember(world, account, chat, &id, &message, style);
     let outgoing = Outgoing { world, account, id: &id, time: world.faults.now(), style };
     world.ledger.accepted(&account.key(0), &id, outgoing.time);
     let mut signal = lock(&account.phone.signal);
-    match &chat {
+    match chat {
         Chat::User(recipient) => to_user(&outgoing, &mut signal, recipient, message)?,
-        Chat::Group(group) => groups::send(&outgoing, &mut signal, group, &message)?,
+        Chat::Group(_) | Chat::Status(_) => rooms::send(&outgoing, &mut signal, &Room::of(world, chat), &message)?,
     }
     drop(signal);
     world.stats.count("phone: sent");
     Ok(id)
+}
+
+/// Keeps what was sent: devices may ask for it again, and contacts may refer to it.
+fn remember(world: &World, account: &Account, chat: &Chat, id: &str, message: &wa::Message, style: Style) {
+    let sent = SentMessage { to: Destination::of(chat), message: message.clone(), style };
+    lock(&account.phone.sent).add(id, sent);
+    let by_lid = chat.by_lid(style.by_lid);
+    let author = if by_lid { account.lid(0) } else { account.pn(0) };
+    lock(&account.phone.known).add(Known {
+        id: id.to_string(),
+        chat: chat.jid(by_lid).to_string(),
+        author: account.number.clone(),
+        participant: (!matches!(chat, Chat::User(_))).then(|| author.to_string()),
+        from_me: true,
+        time: world.faults.now(),
+        message: message.clone(),
+    });
 }
 
 fn to_user(
@@ -86,13 +145,15 @@ fn to_user(
     if !own {
         devices.push(0);
     }
-    for device in devices {
-        outgoing.send(signal, recipient, device, &message, Kind::Text)?;
+    if !settings::is_blocked(account, recipient) {
+        for device in devices {
+            outgoing.send(signal, recipient, device, &message, Kind::Text)?;
+        }
     }
     if own {
         return Ok(());
     }
-    let copy = device_sent(recipient, message);
+    let copy = device_sent(&outgoing.user(recipient, 0), message);
     let companions = account.state().companions();
     for companion in companions {
         outgoing.send(signal, account, companion, &copy, Kind::OwnText(recipient))?;
@@ -101,10 +162,10 @@ fn to_user(
 }
 
 /// The form in which the own devices get what one of them sent.
-fn device_sent(recipient: &Account, message: wa::Message) -> wa::Message {
+fn device_sent(recipient: &Jid, message: wa::Message) -> wa::Message {
     wa::Message {
         device_sent_message: MessageField::some(parts::DeviceSentMessage {
-            destination_jid: Some(recipient.pn(0).to_string()),
+            destination_jid: Some(recipient.to_string()),
             message: MessageField::some(message),
             ..Default::default()
         }),
@@ -114,7 +175,7 @@ fn device_sent(recipient: &Account, message: wa::Message) -> wa::Message {
 
 /// How a stanza is addressed.
 #[derive(Clone, Copy)]
-enum Kind<'a> {
+pub(super) enum Kind<'a> {
     Text,
     /// To an own device: what was sent to somebody.
     OwnText(&'a Account),
@@ -126,14 +187,19 @@ enum Kind<'a> {
 pub(super) struct Outgoing<'a> {
     pub(super) world: &'a Arc<World>,
     pub(super) account: &'a Arc<Account>,
-    id: &'a str,
-    time: u64,
-    style: Style,
+    pub(super) id: &'a str,
+    pub(super) time: u64,
+    pub(super) style: Style,
 }
 
 impl Outgoing<'_> {
+    /// A device as this message names it.
+    fn user(&self, account: &Account, device: u16) -> Jid {
+        if self.style.by_lid { account.lid(device) } else { account.pn(device) }
+    }
+
     /// Encrypts for one device and delivers. A device that has no keys is passed over.
-    fn send(
+    pub(super) fn send(
         &self,
         signal: &mut Endpoint,
         recipient: &Arc<Account>,
@@ -171,21 +237,13 @@ impl Outgoing<'_> {
         }
         let plaintext = MessageUtils::encode_and_pad(message);
         let (kind, ciphertext) = signal.encrypt(peer, device, &plaintext).map_err(signal_error)?;
-        Ok(Some(element("enc").attr("v", "2").attr("type", kind).bytes(ciphertext).build()))
+        let enc = element("enc").attr("v", "2").attr("type", kind);
+        let enc = if let Some(kind) = self.style.medium { enc.attr("mediatype", kind) } else { enc };
+        Ok(Some(enc.bytes(ciphertext).build()))
     }
 
-    /// The stanza of a message to a group, for one device.
-    pub(super) fn group_stanza(&self, group: &Jid, encs: Vec<Node>) -> Node {
-        let message = self
-            .common()
-            .attr("from", group)
-            .attr("participant", self.account.pn(0))
-            .attr("participant_lid", self.account.lid(0))
-            .attr("addressing_mode", "pn");
-        message.children(encs).build()
-    }
-
-    fn common(&self) -> NodeBuilder {
+    /// What every stanza of this message says.
+    pub(super) fn common(&self) -> NodeBuilder {
         let message = element("message")
             .attr("id", self.id)
             .attr("type", self.style.kind)
@@ -198,111 +256,22 @@ impl Outgoing<'_> {
     }
 
     fn stanza(&self, recipient: &Account, kind: Kind<'_>, enc: Node) -> Node {
-        let message = self.common().attr("from", self.account.pn(0)).attr("sender_lid", self.account.lid(0));
+        let message = self.common().attr("from", self.user(self.account, 0));
+        let message = if self.style.by_lid {
+            message.attr("addressing_mode", "lid").attr("sender_pn", self.account.pn(0))
+        } else {
+            message.attr("sender_lid", self.account.lid(0))
+        };
         let message = match kind {
             Kind::Text => message,
-            Kind::OwnText(contact) => message.attr("recipient", contact.pn(0)),
+            Kind::OwnText(contact) => {
+                let message = message.attr("recipient", self.user(contact, 0));
+                if self.style.by_lid { message.attr("peer_recipient_pn", contact.pn(0)) } else { message }
+            }
             Kind::Peer => message.attr("category", "peer").attr("recipient", recipient.pn(0)),
         };
         message.children([enc]).build()
     }
-}
-
-/// Sends a message between the account's devices to one of its companions.
-pub(super) fn send_peer(
-    world: &Arc<World>,
-    account: &Arc<Account>,
-    device: u16,
-    content: parts::ProtocolMessage,
-) -> Result<(), PhoneError> {
-    let message = wa::Message { protocol_message: MessageField::some(content), ..Default::default() };
-    let outgoing = Outgoing { world, account, id: &message_id(), time: world.faults.now(), style: Style::TEXT };
-    let mut signal = lock(&account.phone.signal);
-    outgoing.send(&mut signal, account, device, &message, Kind::Peer)
-}
-
-/// Gives a companion the account's app state key: when it is new, and when it asks.
-pub(crate) fn welcome(world: &Arc<World>, account: &Arc<Account>, device: u16) {
-    let key = parts::AppStateSyncKey {
-        key_id: MessageField::some(parts::AppStateSyncKeyId { key_id: Some(KEY_ID.to_vec()) }),
-        key_data: MessageField::some(parts::AppStateSyncKeyData {
-            key_data: Some(account.app_state_key.to_vec()),
-            fingerprint: MessageField::some(parts::AppStateSyncKeyFingerprint {
-                raw_id: Some(account.raw_id),
-                current_index: Some(u32::from(device)),
-                device_indexes: vec![0, u32::from(device)],
-            }),
-            timestamp: i64::try_from(unix_now() * 1_000).ok(),
-        }),
-    };
-    let share = parts::ProtocolMessage {
-        r#type: Some(parts::protocol_message::Type::AppStateSyncKeyShare),
-        app_state_sync_key_share: MessageField::some(parts::AppStateSyncKeyShare { keys: vec![key] }),
-        ..Default::default()
-    };
-    if let Err(error) = send_peer(world, account, device, share) {
-        tracing::warn!(%error, "cannot share the app state key");
-    }
-}
-
-/// What an answer of a phone refers to.
-pub(super) struct Reply {
-    pub(super) id: String,
-    /// The device that sent the message.
-    pub(super) device: Jid,
-    pub(super) group: Option<Jid>,
-}
-
-impl Reply {
-    fn receipt(&self, account: &Account) -> NodeBuilder {
-        let me = if self.device.is_lid() { account.lid(0) } else { account.pn(0) };
-        let receipt = element("receipt").attr("id", self.id.as_str()).attr("t", unix_now());
-        match &self.group {
-            Some(group) => receipt.attr("from", group).attr("participant", me),
-            None => receipt.attr("from", me),
-        }
-    }
-}
-
-/// Tells the sender's device that its message has arrived.
-pub(super) fn delivered(world: &Arc<World>, account: &Account, sender: &Arc<Account>, reply: &Reply, peer: bool) {
-    if peer || sender.number == account.number {
-        return;
-    }
-    let receipt = reply.receipt(account).build();
-    world.deliver(sender, reply.device.device, receipt);
-}
-
-/// Asks the sender's device to encrypt its message anew, and gives it keys for a new session.
-pub(super) fn retry(
-    world: &Arc<World>,
-    account: &Account,
-    sender: &Arc<Account>,
-    reply: &Reply,
-    time: &str,
-    count: u8,
-) {
-    let keys = account.phone.bundle();
-    let retry =
-        element("retry").attr("v", "1").attr("count", count).attr("id", reply.id.as_str()).attr("t", time).build();
-    let signed = element("skey").children([
-        element("id").bytes(keys.signed.id).build(),
-        element("value").bytes(keys.signed.key).build(),
-        element("signature").bytes(keys.signed.signature).build(),
-    ]);
-    let mut bundle = vec![element("type").bytes([5]).build(), element("identity").bytes(keys.identity).build()];
-    if let Some(key) = keys.one_time {
-        let key = [element("id").bytes(key.id).build(), element("value").bytes(key.key).build()];
-        bundle.push(element("key").children(key).build());
-    }
-    bundle.push(signed.build());
-    let bundle = element("keys").children(bundle);
-    let receipt = reply.receipt(account).attr("type", "retry").children([
-        retry,
-        element("registration").bytes(keys.registration).build(),
-        bundle.build(),
-    ]);
-    world.deliver(sender, reply.device.device, receipt.build());
 }
 
 /// A device could not decrypt what the phone sent: it gets it again over a new session.
@@ -310,17 +279,18 @@ pub(super) fn send_again(world: &Arc<World>, account: &Arc<Account>, id: &str, r
     let Some(sent) = lock(&account.phone.sent).message(id) else {
         return;
     };
-    let Ok(chat) = content::chat(world, &sent.to) else {
-        return;
-    };
+    let Some(chat) = sent.to.find(world) else { return };
     let outgoing = Outgoing { world, account, id, time: world.faults.now(), style: sent.style };
     let mut signal = lock(&account.phone.signal);
     signal.forget_session(&recipient.number, device);
     world.stats.count("phone: sent again");
     let done = match &chat {
-        Chat::Group(group) => groups::send_again(&outgoing, &mut signal, group, (recipient, device), sent.message),
+        Chat::Group(_) | Chat::Status(_) => {
+            let room = Room::of(world, &chat);
+            rooms::send_again(&outgoing, &mut signal, &room, (recipient, device), sent.message)
+        }
         Chat::User(contact) if recipient.number == account.number && contact.number != account.number => {
-            let copy = device_sent(contact, sent.message);
+            let copy = device_sent(&outgoing.user(contact, 0), sent.message);
             outgoing.send(&mut signal, recipient, device, &copy, Kind::OwnText(contact))
         }
         Chat::User(_) => outgoing.send(&mut signal, recipient, device, &sent.message, Kind::Text),
@@ -330,27 +300,11 @@ pub(super) fn send_again(world: &Arc<World>, account: &Arc<Account>, id: &str, r
     }
 }
 
-/// Sends a read receipt to all devices of a message's sender, and shows it to the own companions.
-pub(super) fn mark_read(world: &Arc<World>, account: &Arc<Account>, id: &str) -> Result<(), PhoneError> {
-    let unknown = || PhoneError::UnknownMessage(id.to_string());
-    let received = lock(&account.phone.inbox).by_id(id).ok_or_else(unknown)?;
-    let sender = world.resolve(&received.sender).ok_or_else(unknown)?;
-    let reply = Reply { id: id.to_string(), device: received.sender.to_non_ad(), group: received.group };
-    let receipt = reply.receipt(account).attr("type", "read");
-    let mut devices = sender.state().companions();
-    devices.push(0);
-    let stanza = receipt.build();
-    for device in devices {
-        world.deliver(&sender, device, stanza.clone());
+/// Finds where a message goes: a number, or a group's JID as it is now.
+pub(super) fn chat(world: &Arc<World>, to: &str) -> Result<Chat, PhoneError> {
+    let unknown = || PhoneError::UnknownNumber(to.to_string());
+    match to.strip_suffix("@g.us") {
+        Some(id) => world.groups.get(id).map(Chat::Group).ok_or_else(unknown),
+        None => world.account(to).map(Chat::User).ok_or_else(unknown),
     }
-    let mut own = reply.receipt(account).attr("type", "read");
-    if reply.group.is_none() {
-        own = own.attr("recipient", &reply.device);
-    }
-    let own = own.build();
-    let companions = account.state().companions();
-    for companion in companions {
-        world.deliver(account, companion, own.clone());
-    }
-    Ok(())
 }

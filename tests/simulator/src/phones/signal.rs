@@ -6,118 +6,24 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
+#[cfg(test)]
+use wacore_libsignal::protocol::SessionRecord;
 use wacore_libsignal::protocol::error::Result as SignalResult;
 use wacore_libsignal::protocol::{
-    CiphertextMessage, CiphertextMessageType, DeviceId, Direction, GenericSignedPreKey, IdentityChange, IdentityKey,
-    IdentityKeyPair, IdentityKeyStore, KeyPair, PreKeyBundle, PreKeySignalMessage, ProtocolAddress, PublicKey,
-    SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord, SenderKeyStore, SessionRecord, SessionStore,
-    SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord, SignedPreKeyStore, Timestamp, UsePQRatchet,
-    create_sender_key_distribution_message, group_decrypt, group_encrypt, message_decrypt, message_encrypt,
-    process_prekey_bundle, process_sender_key_distribution_message,
+    CiphertextMessage, CiphertextMessageType, DeviceId, GenericSignedPreKey, IdentityKey, IdentityKeyPair, KeyPair,
+    PreKeyBundle, PreKeySignalMessage, PublicKey, SenderKeyDistributionMessage, SignalMessage, SignalProtocolError,
+    SignedPreKeyRecord, Timestamp, UsePQRatchet, create_sender_key_distribution_message, group_decrypt, group_encrypt,
+    message_decrypt, message_encrypt, process_prekey_bundle, process_sender_key_distribution_message,
 };
 
 use super::prekeys::OneTimeKeys;
+use super::stores::{Identities, SenderKeys, Sessions, SignedPreKeys, address, sender_key, sender_key_name};
 use crate::handshake::{key_pair, public_bytes};
 use crate::prekeys::{PreKey, SignedPreKey, key_id};
 
 /// The id of a phone's one signed prekey.
 const SIGNED_PREKEY_ID: u32 = 1;
-
-#[derive(Default)]
-struct Sessions(HashMap<String, SessionRecord>);
-
-struct Identities {
-    pair: IdentityKeyPair,
-    registration: u32,
-    known: HashMap<String, IdentityKey>,
-}
-
-struct SignedPreKeys(SignedPreKeyRecord);
-
-#[derive(Default)]
-struct SenderKeys(HashMap<String, SenderKeyRecord>);
-
-#[async_trait]
-impl SessionStore for Sessions {
-    async fn load_session(&self, address: &ProtocolAddress) -> SignalResult<Option<SessionRecord>> {
-        Ok(self.0.get(address.as_str()).cloned())
-    }
-
-    async fn has_session(&self, address: &ProtocolAddress) -> SignalResult<bool> {
-        Ok(self.0.contains_key(address.as_str()))
-    }
-
-    async fn store_session(&mut self, address: &ProtocolAddress, record: SessionRecord) -> SignalResult<()> {
-        self.0.insert(address.as_str().to_string(), record);
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl IdentityKeyStore for Identities {
-    async fn get_identity_key_pair(&self) -> SignalResult<IdentityKeyPair> {
-        Ok(self.pair.clone())
-    }
-
-    async fn get_local_registration_id(&self) -> SignalResult<u32> {
-        Ok(self.registration)
-    }
-
-    async fn save_identity(
-        &mut self,
-        address: &ProtocolAddress,
-        identity: &IdentityKey,
-    ) -> SignalResult<IdentityChange> {
-        self.known.insert(address.as_str().to_string(), *identity);
-        Ok(IdentityChange::NewOrUnchanged)
-    }
-
-    async fn is_trusted_identity(
-        &self,
-        _address: &ProtocolAddress,
-        _identity: &IdentityKey,
-        _direction: Direction,
-    ) -> SignalResult<bool> {
-        Ok(true)
-    }
-
-    async fn get_identity(&self, address: &ProtocolAddress) -> SignalResult<Option<IdentityKey>> {
-        Ok(self.known.get(address.as_str()).copied())
-    }
-}
-
-#[async_trait]
-impl SignedPreKeyStore for SignedPreKeys {
-    async fn get_signed_pre_key(&self, _id: SignedPreKeyId) -> SignalResult<SignedPreKeyRecord> {
-        Ok(self.0.clone())
-    }
-
-    async fn save_signed_pre_key(&mut self, _id: SignedPreKeyId, _record: &SignedPreKeyRecord) -> SignalResult<()> {
-        Ok(())
-    }
-}
-
-fn sender_key_name(group: &str, peer: &str, device: u16) -> SenderKeyName {
-    SenderKeyName::new(group.to_string(), address(peer, device).as_str().to_string())
-}
-
-fn sender_key(name: &SenderKeyName) -> String {
-    format!("{}/{}", name.group_id(), name.sender_id())
-}
-
-#[async_trait]
-impl SenderKeyStore for SenderKeys {
-    async fn store_sender_key(&mut self, name: &SenderKeyName, record: SenderKeyRecord) -> SignalResult<()> {
-        self.0.insert(sender_key(name), record);
-        Ok(())
-    }
-
-    async fn load_sender_key(&self, name: &SenderKeyName) -> SignalResult<Option<SenderKeyRecord>> {
-        Ok(self.0.get(&sender_key(name)).cloned())
-    }
-}
 
 /// The keys with which a session to a peer begins.
 pub(crate) struct PeerKeys {
@@ -156,10 +62,6 @@ pub(crate) struct Endpoint {
     sender_keys: SenderKeys,
     /// Which devices have the own sender key of a group.
     holders: HashMap<String, BTreeSet<(Arc<str>, u16)>>,
-}
-
-fn address(peer: &str, device: u16) -> ProtocolAddress {
-    ProtocolAddress::new(peer, DeviceId::from(u32::from(device)))
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {

@@ -8,7 +8,7 @@ use whatsapp_simulator::PhoneError;
 use crate::client::{DEADLINE, TestClient, assert_clean, eventually, jid, message, simulator};
 
 /// Waits for a notification of a group's change, by the name of the change in the event.
-async fn told(client: &TestClient, group: &str, change: &str) {
+pub(crate) async fn told(client: &TestClient, group: &str, change: &str) {
     client
         .wait(&format!("`{change}` of the group"), |e| {
             let Event::GroupUpdate(update) = e else { return None };
