@@ -81,7 +81,10 @@ pub(crate) fn is_blocked(from: &Account, to: &Account) -> bool {
 
 /// Whether an account lets nobody write first whom it does not trust, and `from` is such a one.
 pub(crate) fn is_stranger(to: &Account, from: &Account) -> bool {
-    from.number != to.number && to.profile().hides("messages") && !to.state().trusted.contains(&from.number)
+    if from.number == to.number || !to.profile().hides("messages") {
+        return false;
+    }
+    !to.state().trusted.contains(&from.number)
 }
 
 fn hash(blocked: &BTreeSet<Arc<str>>) -> String {

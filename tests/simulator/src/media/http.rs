@@ -112,7 +112,10 @@ impl Drop for Upload<'_> {
     fn drop(&mut self) {
         if !self.done && !self.bytes.is_empty() {
             self.world.stats.count("upload broken off");
-            lock(&self.world.media).put(self.name, self.bytes.split().freeze(), false);
+            let mut media = lock(&self.world.media);
+            if !matches!(media.find(self.name), Found::Whole(_)) {
+                media.put(self.name, self.bytes.split().freeze(), false);
+            }
         }
     }
 }

@@ -114,10 +114,15 @@ fn contacts(world: &World, account: &Arc<Account>) -> Vec<Arc<Account>> {
     numbers.iter().filter_map(|number| world.account(number)).collect()
 }
 
-/// Whether an account may see what another shows to its contacts alone.
+/// Whether an account may see what another shows to all, to its contacts alone, or to nobody.
 pub(crate) fn may_see(of: &Account, category: &str, asking: &Account) -> bool {
-    of.number == asking.number
-        || !of.profile().hides(category)
-        || (of.profile().privacy.get(category).is_some_and(|v| v != "none")
-            && of.state().trusted.contains(&asking.number))
+    if of.number == asking.number {
+        return true;
+    }
+    let shown = of.profile().privacy.get(category).cloned();
+    match shown.as_deref() {
+        None | Some("all") => true,
+        Some("none") => false,
+        Some(_) => of.state().trusted.contains(&asking.number),
+    }
 }

@@ -51,7 +51,7 @@ async fn a_phone_votes_in_a_clients_poll() {
     let vote = |m: &wa::Message| m.poll_update_message.as_option()?.vote.as_option().cloned();
     let (_, vote) = receive(&alice, "a vote", vote).await;
     let (payload, iv) = (vote.enc_payload.unwrap(), vote.enc_iv.unwrap());
-    let ciphertext = whatsapp_rust::wacore::poll::PollVoteCiphertext { enc_payload: &payload, enc_iv: &iv };
+    let ciphertext = whatsapp_rust::PollVoteCiphertext { enc_payload: &payload, enc_iv: &iv };
     let (creator, voter) = (jid("15568003"), jid("15568004"));
     let polls = alice.client.polls();
     let chosen = polls.decrypt_vote(ciphertext, &secret, &sent.message_id, &creator, &voter).await.unwrap();

@@ -68,7 +68,9 @@ async fn what_a_phone_changes_reaches_its_companions() {
     change(StateChange::Contact { chat: chat(), name: "Carol Clark".into() });
     alice
         .wait("a name", |e| match e {
-            Event::ContactUpdate(u) if of(&u.jid) => Some(u.action.full_name.as_deref() == Some("Carol Clark")),
+            Event::ContactUpdate(u) if of(&u.jid) => {
+                (u.action.full_name.as_deref() == Some("Carol Clark")).then_some(())
+            }
             _ => None,
         })
         .await;

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wacore::types::events::Event;
 use waproto::whatsapp as wa;
-use whatsapp_rust::media_reupload::{MediaRetryResult, MediaReuploadRequest};
+use whatsapp_rust::{MediaRetryResult, MediaReuploadRequest};
 use whatsapp_simulator::{Content, Handle, MediumKind, MessageKind, SendOptions};
 
 use crate::client::{DEADLINE, TestClient, assert_clean, eventually, jid, simulator};

@@ -1,7 +1,6 @@
 //! Pictures, abouts, businesses, block lists and privacy.
 
 use wacore::types::events::Event;
-use whatsapp_rust::waproto::whatsapp as _;
 use whatsapp_simulator::BusinessProfile;
 
 use crate::client::{DEADLINE, TestClient, assert_clean, eventually, jid, simulator};
