@@ -10,6 +10,7 @@ import makeWASocket, {
 	DEF_MEDIA_HOST,
 	DisconnectReason,
 	WA_CERT_DETAILS,
+	decryptPollVote,
 	downloadMediaMessage,
 	getContentType,
 	isJidGroup,
@@ -166,6 +167,8 @@ async function arrived(message) {
 		});
 		const sha256 = bytes && createHash('sha256').update(bytes).digest('hex');
 		emit('message', { ...about, kind: 'image', text: content.imageMessage.caption ?? '', sha256 });
+	} else if (content.pollUpdateMessage) {
+		voted(about.from, key, content.pollUpdateMessage);
 	} else if (content.reactionMessage) {
 		const { key: target, text } = content.reactionMessage;
 		emit('message', { ...about, kind: 'reaction', text, target: target.id });
@@ -175,14 +178,30 @@ async function arrived(message) {
 	}
 }
 
+/** Baileys leaves it to its users to open a vote; people are named in it by number or by LID. */
+function voted(from, key, { pollCreationMessageKey, vote }) {
+	const poll = pollCreationMessageKey.id;
+	const pollEncKey = sent.get(poll)?.messageContextInfo?.messageSecret;
+	const names = (...jids) => jids.filter(Boolean).map(jidNormalizedUser);
+	for (const pollCreatorJid of names(socket.user.id, socket.user.lid)) {
+		for (const voterJid of names(key.participant, key.participantAlt, key.remoteJid, key.remoteJidAlt)) {
+			try {
+				const opened = decryptPollVote(vote, { pollEncKey, pollCreatorJid, pollMsgId: poll, voterJid });
+				const options = opened.selectedOptions.map((hash) => Buffer.from(hash).toString('hex'));
+				emit('vote', { poll, from, options });
+				return;
+			} catch {
+				// Named otherwise.
+			}
+		}
+	}
+	emit('failed', { what: `vote in ${poll}`, error: 'cannot be opened' });
+}
+
 /** Receipts of a contact, by Baileys' number for the state of a message. */
 const RECEIPTS = { 3: 'delivered', 4: 'read', 5: 'played' };
 
 function updated({ key, update }) {
-	for (const { vote, pollUpdateMessageKey } of update.pollUpdates ?? []) {
-		const options = vote?.selectedOptions.map((hash) => Buffer.from(hash).toString('hex')) ?? [];
-		emit('vote', { poll: key.id, from: author(pollUpdateMessageKey), options });
-	}
 	if (RECEIPTS[update.status]) {
 		emit('receipt', { id: key.id, chat: chat(key), from: chat(key), kind: RECEIPTS[update.status] });
 	}

@@ -24,7 +24,11 @@ const UNKNOWN_TYPE: u16 = 490;
 pub(crate) fn refuse(session: &Session, node: &Node, error: &StanzaError) {
     tracing::debug!(tag = %node.tag, %error, "stanza not handled");
     let stats = &session.world.stats;
-    stats.count(if matches!(error, StanzaError::UnknownType) { "unknown type" } else { "bad stanza" });
+    stats.count(match error {
+        StanzaError::UnknownType => "unknown type",
+        StanzaError::Refused { .. } => "refused stanza",
+        StanzaError::Malformed(_) | StanzaError::NotLoggedIn => "bad stanza",
+    });
     let id = text_of(node, "id");
     if node.tag == "iq" {
         let (code, text) = match error {

@@ -51,7 +51,9 @@ async fn a_client_changes_how_a_group_works() {
     let known = bob.client.groups().get_metadata(&id).await.unwrap();
     assert_eq!((known.subject.as_str(), known.description.as_deref()), ("ours", Some("what we talk about")));
     assert_eq!(known.ephemeral.and_then(|e| e.expiration), Some(86_400));
-    assert_eq!(known.member_add_mode, Some(MemberAddMode::AllMemberAdd));
+    simulator.phone("15565005");
+    carol.add_to_group(&group, &["15565005"]).unwrap();
+    told(&bob, &group, "Add").await;
     carol.set_group_description(&group, "").unwrap();
     told(&bob, &group, "Description").await;
     assert!(bob.client.groups().get_metadata(&id).await.unwrap().description.is_none());

@@ -54,6 +54,10 @@ async fn a_client_shows_its_status() {
     let (alice, bob) = tokio::join!(TestClient::pair(&simulator, "15567005"), TestClient::pair(&simulator, "15567006"));
     let carol = simulator.phone("15567007");
     let recipients = [jid("15567006"), jid("15567007")];
+    for number in ["15567006", "15567007"] {
+        // The client shows its status to those whose LID it knows.
+        alice.send(number, "hello").await;
+    }
     let font = wa::message::extended_text_message::FontType::FB_SCRIPT;
     for n in 0..2 {
         let text = format!("look {n}");

@@ -130,6 +130,10 @@ fn start() -> u64 {
     unix_now().saturating_sub(AGE)
 }
 
+fn count(slices: &[Slice]) -> u64 {
+    slices.iter().map(|s| s.messages.end - s.messages.start).sum()
+}
+
 fn conversations(slices: &[Slice], start: u64) -> Vec<wa::Conversation> {
     slices.iter().map(|slice| archive::conversation(slice, start)).collect()
 }
@@ -180,7 +184,8 @@ pub(super) fn give(world: &Arc<World>, account: &Arc<Account>, device: u16) {
     let start = start();
     let mut chunks = size.chunks();
     let mut latest = real(world, account);
-    latest.extend(conversations(&chunks.next().unwrap_or_default(), start));
+    let first = chunks.next().unwrap_or_default();
+    latest.extend(conversations(&first, start));
     let bootstrap = Chunk::new(Kind::INITIAL_BOOTSTRAP, latest, 1, Some(if size.messages == 0 { 100 } else { 1 }));
     let names = Chunk { sync: push_names(world, account), request: None };
     for chunk in [bootstrap, names] {
@@ -189,17 +194,23 @@ pub(super) fn give(world: &Arc<World>, account: &Arc<Account>, device: u16) {
         }
     }
     if size.chats > 0 {
-        let rest = stream(world.clone(), account.clone(), device, chunks, size);
+        let rest = stream(world.clone(), account.clone(), device, chunks, size, count(&first));
         world.tasks.spawn_on(rest, &world.runtime);
     }
 }
 
-/// Gives chunk after chunk, each when the companion has taken those before.
-async fn stream(world: Arc<World>, account: Arc<Account>, device: u16, chunks: archive::Chunks, size: HistorySize) {
+/// Gives chunk after chunk, each when the companion has taken those before; `given` messages it has already.
+async fn stream(
+    world: Arc<World>,
+    account: Arc<Account>,
+    device: u16,
+    chunks: archive::Chunks,
+    size: HistorySize,
+    mut given: u64,
+) {
     let start = start();
-    let mut given = 0;
     for (order, slices) in chunks.enumerate() {
-        given += slices.iter().map(|s| s.messages.end - s.messages.start).sum::<u64>();
+        given += count(&slices);
         let progress = u32::try_from(given * 100 / size.messages.max(1)).unwrap_or(100).min(100);
         let order = u32::try_from(order + 1).unwrap_or(u32::MAX);
         let (making, maker) = (world.clone(), slices);
@@ -286,7 +297,7 @@ pub(super) fn send(
             let merged = merge(slices);
             Chunk::new(Kind::RECENT, conversations(&merged, start()), 1, Some(100)).send(world, account, companion)?;
         } else {
-            let rest = stream(world.clone(), account.clone(), companion, size.chunks(), size);
+            let rest = stream(world.clone(), account.clone(), companion, size.chunks(), size, 0);
             world.tasks.spawn_on(rest, &world.runtime);
         }
     }
