@@ -163,6 +163,7 @@ fn environment(config: &Config, stores: &Stores, spool: Spool) -> anyhow::Result
     let logins = Admission::new(sessions.logins_per_second, sessions.login_burst, under_way);
     let pairings = Admission::new(sessions.pairings_per_second, sessions.login_burst, under_way);
     let settings = ClientSettings {
+        node: config.node.id.clone(),
         url: config.whatsapp.url.clone(),
         version: config.whatsapp_version()?,
         device_name: config.whatsapp.device_name.clone(),

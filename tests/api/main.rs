@@ -20,6 +20,7 @@ mod media_received;
 mod messages;
 mod metrics;
 mod node;
+mod oracle;
 mod ordering;
 mod pairing;
 mod secrets;

@@ -92,7 +92,7 @@ impl Keeper {
         let linked = self.view.borrow().row.device.is_some();
         let permit = if linked { self.logins.enter().await } else { self.pairings.enter().await };
         let backend = DeviceBackend::new(Arc::clone(&self.stores.keys), self.fence.clone());
-        match self.connector.prepare(backend, Arc::new(observer.clone())).await {
+        match self.connector.prepare(backend, self.fence.epoch(), Arc::new(observer.clone())).await {
             Ok(prepared) => {
                 observer.line(prepared.line());
                 let client = prepared.start();

@@ -2,6 +2,7 @@
 //! for it. One lock guards all that changes but the phone's own state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buffa::Message as _;
@@ -11,6 +12,7 @@ use waproto::whatsapp as wa;
 
 use crate::app_state::{self, Collections};
 use crate::handshake::{key_pair, public_bytes};
+use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::phones::PhoneState;
 use crate::prekeys::Bundle;
@@ -34,6 +36,13 @@ pub(crate) struct DeviceKey {
     pub(crate) number: Arc<str>,
     /// The device's number, 0 for the phone.
     pub(crate) device: u16,
+}
+
+impl fmt::Display for DeviceKey {
+    /// `number:device`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.number, self.device)
+    }
 }
 
 /// A companion device.
@@ -68,12 +77,23 @@ impl Device {
         }
     }
 
+    /// Ends its life on a connection, unless another has taken that one's place. Whether it did.
+    pub(crate) fn disconnect(&mut self, link: &Link) -> bool {
+        let own = self.link.as_ref().is_some_and(|l| l.id == link.id);
+        if own {
+            self.link = None;
+            self.active = false;
+            self.queue.rewind();
+        }
+        own
+    }
+
     /// Writes what waits to the connection, if the device wants it.
-    pub(crate) fn pump(&mut self) {
+    pub(crate) fn pump(&mut self, ledger: &Ledger) {
         let (true, Some(link)) = (self.active, &self.link) else {
             return;
         };
-        while let Some(stanza) = self.queue.next() {
+        while let Some(stanza) = self.queue.next(link.id, ledger) {
             link.send(stanza);
         }
     }

@@ -2,6 +2,10 @@
 //!
 //! Pure but for randomness: bytes in, bytes out. The connection does the I/O.
 
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
+
 use buffa::{Message as _, MessageField};
 use wacore::handshake::NoiseHandshake;
 use wacore::libsignal::protocol::KeyPair;
@@ -10,6 +14,7 @@ use wacore_noise::NoiseCipher;
 use waproto::whatsapp as wa;
 use waproto::whatsapp::cert_chain::{NoiseCertificate, noise_certificate::Details};
 
+use crate::account::lock;
 use crate::error::StartError;
 use crate::stanza::unix_now;
 
@@ -24,6 +29,9 @@ pub(crate) enum HandshakeError {
     /// A cryptographic step failed.
     #[error("noise: {0}")]
     Noise(String),
+    /// A hello that logs in at once has been seen before: somebody has recorded it.
+    #[error("replayed hello")]
+    Replayed,
 }
 
 fn noise(error: impl std::fmt::Display) -> HandshakeError {
@@ -45,6 +53,35 @@ pub(crate) struct Identity {
     server: KeyPair,
     chain: Vec<u8>,
     root: [u8; 32],
+    seen: Mutex<Seen>,
+}
+
+/// Hellos that are recognised when they come again.
+const HELLOS: usize = 100_000;
+
+/// The ephemeral keys of hellos that were accepted, by their hashes; the oldest are forgotten.
+#[derive(Default)]
+struct Seen {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Seen {
+    /// Notes a key. False when it was seen before.
+    fn note(&mut self, key: &[u8; 32]) -> bool {
+        let hash = self.hasher.hash_one(key);
+        if !self.hashes.insert(hash) {
+            return false;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > HELLOS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.hashes.remove(&oldest);
+        }
+        true
+    }
 }
 
 /// What a client presented, and the ciphers of the connection.
@@ -98,7 +135,7 @@ impl Identity {
             leaf: MessageField::some(certificate(&intermediate, 2, 1, public_bytes(&server))?),
             intermediate: MessageField::some(certificate(&root, 1, 0, public_bytes(&intermediate))?),
         };
-        Ok(Self { chain: chain.encode_to_vec(), root: public_bytes(&root), server })
+        Ok(Self { chain: chain.encode_to_vec(), root: public_bytes(&root), server, seen: Mutex::default() })
     }
 
     /// The root's public key, which a client that verifies the chain must be told.
@@ -137,6 +174,10 @@ impl Identity {
         let client_static = key_of(Some(client_static), "client static")?;
         state.mix_shared_secret(server_private, &client_static).map_err(noise)?;
         let payload = state.decrypt(sealed_payload).map_err(noise)?;
+        // Unlike the other pattern, this one logs in before the client has answered anything of the server.
+        if !lock(&self.seen).note(client_ephemeral) {
+            return Err(HandshakeError::Replayed);
+        }
         state.authenticate(&public_bytes(&ephemeral));
         state.mix_shared_secret(ephemeral_private, client_ephemeral).map_err(noise)?;
         state.mix_shared_secret(ephemeral_private, &client_static).map_err(noise)?;
@@ -205,6 +246,22 @@ fn server_hello(ephemeral: &KeyPair, sealed_static: Option<Vec<u8>>, payload: Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hellos_are_recognised_and_the_oldest_forgotten() {
+        let key = |n: u32| {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            key
+        };
+        let mut seen = Seen::default();
+        assert!(seen.note(&key(0)) && !seen.note(&key(0)));
+        for n in 1..=HELLOS as u32 {
+            assert!(seen.note(&key(n)));
+        }
+        assert_eq!((seen.hashes.len(), seen.order.len()), (HELLOS, HELLOS));
+        assert!(seen.note(&key(0)), "forgotten");
+    }
 
     #[test]
     fn garbage_is_an_error() {

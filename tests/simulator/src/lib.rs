@@ -24,7 +24,7 @@
 //!
 //! # Map
 //!
-//! - Bytes: [`transport`], [`handshake`], [`frames`], [`connection`], [`link`].
+//! - Bytes: [`transport`], [`handshake`], [`frames`], [`decode`], [`connection`], [`link`].
 //! - Stanzas: [`router`] and one module a topic ([`pairing`], [`prekeys`], [`usync`], [`messages`],
 //!   [`phash`], [`receipts`], [`groups`], [`status`], [`app_state`], [`presence`], [`profile`], [`settings`],
 //!   [`calls`]); what cannot be handled: [`refusals`].
@@ -46,9 +46,12 @@ mod app_state;
 mod calls;
 mod config;
 mod connection;
+mod decode;
 mod error;
 mod faults;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod handshake;
 mod ledger;
@@ -75,14 +78,14 @@ mod transport;
 mod usync;
 mod world;
 
-pub use admin::ROUTES as ADMIN_ROUTES;
+pub use admin::{admin_openapi, admin_routes};
 pub use app_state::{ChatState, StateChange};
 pub use config::{Config, Limits};
 pub use error::{PhoneError, StartError};
 pub use faults::{Faults, MediaFault};
 pub use groups::GroupOptions;
-pub use ledger::Trace;
-pub use oracle::{Violation, ViolationKind};
+pub use ledger::{Acknowledged, Cause, Delivery, DeviceTrace, Lost, Trace};
+pub use oracle::{Connection, Violation, ViolationKind};
 pub use phones::{
     Activity, CallState, Content, DeviceInfo, HistorySize, InboxMessage, MediumKind, MessageKind, Phone, PhoneEvent,
     Receipt, ReceiptKind, SendOptions,

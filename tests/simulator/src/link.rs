@@ -9,7 +9,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use wacore_binary::Node;
 
-use crate::account::{Account, lock};
+use crate::account::{Account, DeviceKey, lock};
+use crate::oracle::Claim;
 use crate::stanza::encode;
 
 /// What is on its way to a client.
@@ -26,6 +27,10 @@ pub(crate) enum Outgoing {
 pub(crate) struct Link {
     /// Unique among the connections of a simulator.
     pub(crate) id: u64,
+    /// In whose name the client connects.
+    pub(crate) claim: Claim,
+    /// The device that has logged in over it.
+    pub(crate) device: OnceLock<DeviceKey>,
     outgoing: mpsc::UnboundedSender<Outgoing>,
     /// What waits to be written.
     pub(crate) depth: AtomicUsize,
@@ -43,10 +48,12 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link, and the end from which what it sends is taken.
-    pub(crate) fn new(id: u64, kill: CancellationToken) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
+    pub(crate) fn new(id: u64, claim: Claim, kill: CancellationToken) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
         let (outgoing, receiver) = mpsc::unbounded_channel();
         let link = Self {
             id,
+            claim,
+            device: OnceLock::new(),
             outgoing,
             depth: AtomicUsize::new(0),
             drained: Notify::new(),

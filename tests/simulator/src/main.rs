@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use whatsapp_simulator::{ADMIN_ROUTES, Config, Simulator};
+use whatsapp_simulator::{Config, Simulator, admin_openapi, admin_routes};
 
 /// A WhatsApp server with phones, for tests and for development without a phone.
 #[derive(Debug, Parser)]
@@ -21,11 +21,15 @@ struct Arguments {
     /// Serve ws:// instead of wss:// with a self-signed certificate.
     #[arg(long)]
     plain: bool,
+    /// Print the OpenAPI document of the admin routes and end.
+    #[arg(long)]
+    openapi: bool,
 }
 
 fn after_help() -> String {
+    let routes = admin_routes();
     format!(
-        "Admin routes:\n{ADMIN_ROUTES}\n\nErrors are JSON {{\"message\": ...}} with a 4xx status. \
+        "Admin routes:\n{routes}\n\nErrors are JSON {{\"message\": ...}} with a 4xx status. \
          Clients are told to use a TLS port of its own for media.\n\
          Log levels: RUST_LOG, for example RUST_LOG=whatsapp_simulator=debug."
     )
@@ -34,6 +38,10 @@ fn after_help() -> String {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if arguments.openapi {
+        print!("{}", admin_openapi());
+        return Ok(());
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;

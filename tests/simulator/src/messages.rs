@@ -46,7 +46,9 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     if envelope.id.is_empty() {
         return Err(StanzaError::Malformed("id"));
     }
-    let refused = session.world.faults.rejection(&envelope.login.account.number).or_else(|| refusal(&envelope));
+    let from = envelope.login.key();
+    let refused = session.world.faults.rejection(&from).or_else(|| refusal(&envelope));
+    let stale = stale(&envelope);
     let mut acknowledgement = element("ack")
         .attr("class", "message")
         .attr("id", envelope.id.as_str())
@@ -55,16 +57,18 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     if let Some(code) = refused {
         session.world.stats.count("message refused");
         acknowledgement = acknowledgement.attr("error", code);
-    } else if let Some(phash) = stale(&envelope) {
+    } else if let Some(phash) = &stale {
         session.world.stats.count("stale devices");
-        acknowledgement = acknowledgement.attr("phash", phash);
+        acknowledgement = acknowledgement.attr("phash", phash.as_str());
     }
     let limit = session.world.config.limits.held_acks;
-    session.world.faults.acknowledge(&session.link, &acknowledgement.build(), limit);
+    let clean = stale.is_none();
+    let told = session.world.faults.acknowledge(&from, &session.link, &acknowledgement.build(), limit);
     if refused.is_some() {
         return Ok(());
     }
-    session.world.ledger.accepted(&envelope.login.key(), &envelope.id, envelope.time);
+    let connection = session.link.id;
+    session.world.ledger.accepted_over(&from, &envelope.id, envelope.time, connection, told && clean);
     match envelope.to.server {
         Server::Group => groups::fan_out(&envelope),
         Server::Broadcast => status::fan_out(&envelope),
@@ -203,7 +207,7 @@ pub(crate) fn activate(world: &World, account: &Account, number: u16) {
             .attr("appdata", 0);
         link.send_node(&from_server("ib", preview.build()));
     }
-    while let Some(stanza) = device.queue.next() {
+    while let Some(stanza) = device.queue.next(link.id, &world.ledger) {
         link.send(with_offline(stanza));
     }
     let done = element("offline").attr("count", waiting).build();
@@ -211,13 +215,13 @@ pub(crate) fn activate(world: &World, account: &Account, number: u16) {
 }
 
 /// Sends again what the device has not acknowledged. Returns how much.
-pub(crate) fn redeliver(account: &Account, number: u16) -> usize {
+pub(crate) fn redeliver(world: &World, account: &Account, number: u16) -> usize {
     let mut state = account.state();
     let Some(device) = state.devices.get_mut(&number) else {
         return 0;
     };
     device.queue.rewind();
-    device.pump();
+    device.pump(&world.ledger);
     device.queue.len()
 }
 

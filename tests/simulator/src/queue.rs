@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use wacore_binary::CompactString;
 
+use crate::ledger::{Cause, Ledger, Lost, Ticket};
+
 /// Receipts and notifications that may stay unacknowledged: some clients acknowledge not all of them.
 const UNACKNOWLEDGED_OTHERS: usize = 1_000;
 
@@ -28,6 +30,10 @@ struct Entry {
     class: Class,
     id: CompactString,
     stanza: Bytes,
+    /// For a message that is traced.
+    ticket: Option<Ticket>,
+    /// The connection that it was written to last.
+    written_to: Option<u64>,
 }
 
 /// A device's queue.
@@ -41,19 +47,35 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Adds a stanza. False when the queue is full: the stanza is lost.
-    pub(crate) fn push(&mut self, class: Class, id: &str, stanza: Bytes, limits: (usize, usize)) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        class: Class,
+        id: &str,
+        stanza: Bytes,
+        ticket: Option<Ticket>,
+        limits: (usize, usize),
+    ) -> bool {
         if self.entries.len() >= limits.0 || self.bytes + stanza.len() > limits.1 {
             return false;
         }
         self.bytes += stanza.len();
-        self.entries.push_back(Entry { class, id: id.into(), stanza });
+        self.entries.push_back(Entry { class, id: id.into(), stanza, ticket, written_to: None });
         true
     }
 
-    /// The next stanza to write; it is in flight from now on.
-    pub(crate) fn next(&mut self) -> Option<Bytes> {
-        let entry = self.entries.get(self.in_flight)?;
+    /// The next stanza to write to a connection; it is in flight from now on.
+    pub(crate) fn next(&mut self, connection: u64, ledger: &Ledger) -> Option<Bytes> {
+        let entry = self.entries.get_mut(self.in_flight)?;
         let stanza = entry.stanza.clone();
+        let former = entry.written_to.replace(connection);
+        if let Some(ticket) = entry.ticket {
+            let cause = match former {
+                None => ticket.cause,
+                Some(former) if former == connection => Cause::Redelivered,
+                Some(_) => Cause::Reconnected,
+            };
+            ledger.delivered(ticket, connection, cause);
+        }
         let other = entry.class != Class::Message;
         self.in_flight += 1;
         if other {
@@ -65,15 +87,23 @@ impl Queue {
         Some(stanza)
     }
 
-    /// Removes an acknowledged stanza. False when none with this id is in flight.
-    pub(crate) fn acknowledge(&mut self, class: Class, id: &str) -> bool {
+    /// Removes a stanza that was acknowledged over a connection. False when none with this id is in flight.
+    pub(crate) fn acknowledge(&mut self, class: Class, id: &str, connection: u64, ledger: &Ledger) -> bool {
         let position = self.entries.iter().take(self.in_flight).position(|e| e.class == class && e.id == id);
-        match position {
-            Some(position) => {
-                self.remove(position);
-                true
-            }
-            None => false,
+        let Some(position) = position else {
+            return false;
+        };
+        if let Some(ticket) = self.entries[position].ticket {
+            ledger.acknowledged_over(ticket, connection);
+        }
+        self.remove(position);
+        true
+    }
+
+    /// The device is gone: nothing of this will ever be delivered.
+    pub(crate) fn abandon(&self, ledger: &Ledger) {
+        for ticket in self.entries.iter().filter_map(|e| e.ticket) {
+            ledger.lost(ticket, Lost::DeviceRemoved);
         }
     }
 
@@ -130,34 +160,64 @@ mod tests {
 
     #[test]
     fn unacknowledged_stanzas_come_again_in_order() {
-        let mut queue = Queue::default();
+        let (mut queue, ledger) = (Queue::default(), Ledger::default());
         for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
-            assert!(queue.push(Class::Message, id, stanza(i as u8), LIMITS));
+            assert!(queue.push(Class::Message, id, stanza(i as u8), None, LIMITS));
         }
-        assert!(!queue.push(Class::Message, "d", stanza(9), LIMITS), "full");
-        assert_eq!(queue.next(), Some(stanza(0)));
-        assert_eq!(queue.next(), Some(stanza(1)));
-        assert!(!queue.acknowledge(Class::Message, "c"), "not in flight");
-        assert!(!queue.acknowledge(Class::Receipt, "a"), "another class");
-        assert!(queue.acknowledge(Class::Message, "b"));
-        assert_eq!(queue.next(), Some(stanza(2)));
-        assert_eq!(queue.next(), None);
+        assert!(!queue.push(Class::Message, "d", stanza(9), None, LIMITS), "full");
+        assert_eq!(queue.next(1, &ledger), Some(stanza(0)));
+        assert_eq!(queue.next(1, &ledger), Some(stanza(1)));
+        assert!(!queue.acknowledge(Class::Message, "c", 1, &ledger), "not in flight");
+        assert!(!queue.acknowledge(Class::Receipt, "a", 1, &ledger), "another class");
+        assert!(queue.acknowledge(Class::Message, "b", 1, &ledger));
+        assert_eq!(queue.next(1, &ledger), Some(stanza(2)));
+        assert_eq!(queue.next(1, &ledger), None);
         queue.rewind();
-        assert_eq!(queue.next(), Some(stanza(0)));
-        assert_eq!(queue.next(), Some(stanza(2)));
+        assert_eq!(queue.next(1, &ledger), Some(stanza(0)));
+        assert_eq!(queue.next(1, &ledger), Some(stanza(2)));
         assert_eq!(queue.len(), 2);
     }
 
     #[test]
     fn receipts_that_nobody_acknowledges_are_forgotten() {
-        let mut queue = Queue::default();
+        let (mut queue, ledger) = (Queue::default(), Ledger::default());
         let limits = (10_000, 1 << 20);
-        queue.push(Class::Message, "m", stanza(0), limits);
+        queue.push(Class::Message, "m", stanza(0), None, limits);
         for i in 0..UNACKNOWLEDGED_OTHERS + 10 {
-            queue.push(Class::Receipt, &i.to_string(), stanza(1), limits);
+            queue.push(Class::Receipt, &i.to_string(), stanza(1), None, limits);
         }
-        while queue.next().is_some() {}
+        while queue.next(1, &ledger).is_some() {}
         assert_eq!(queue.counts(), (1, UNACKNOWLEDGED_OTHERS, 0));
-        assert!(queue.acknowledge(Class::Message, "m"), "messages stay");
+        assert!(queue.acknowledge(Class::Message, "m", 1, &ledger), "messages stay");
+    }
+
+    #[test]
+    fn each_delivery_has_its_cause() {
+        let (mut queue, ledger) = (Queue::default(), Ledger::default());
+        let device = |number: &str| crate::account::DeviceKey { number: number.into(), device: 1 };
+        ledger.accepted(&device("1"), "m", 0);
+        let ticket = ledger.queued("1", "m", device("2"));
+        queue.push(Class::Message, "m", stanza(0), ticket, LIMITS);
+        for connection in [7, 7, 8] {
+            assert!(queue.next(connection, &ledger).is_some());
+            queue.rewind();
+        }
+        assert!(queue.next(8, &ledger).is_some());
+        assert!(queue.acknowledge(Class::Message, "m", 8, &ledger));
+        let trace = ledger.trace("m").unwrap();
+        let to = &trace.devices["2:1"];
+        let causes: Vec<_> = to.deliveries.iter().map(|d| (d.connection, d.cause)).collect();
+        let expected = [(7, Cause::First), (7, Cause::Redelivered), (8, Cause::Reconnected), (8, Cause::Redelivered)];
+        assert_eq!((causes.as_slice(), to.acknowledged_over), (&expected[..], Some(8)));
+    }
+
+    #[test]
+    fn what_waits_for_a_removed_device_is_lost() {
+        let (mut queue, ledger) = (Queue::default(), Ledger::default());
+        let device = |number: &str| crate::account::DeviceKey { number: number.into(), device: 1 };
+        ledger.accepted(&device("1"), "m", 0);
+        queue.push(Class::Message, "m", stanza(0), ledger.queued("1", "m", device("2")), LIMITS);
+        queue.abandon(&ledger);
+        assert_eq!(ledger.trace("m").unwrap().devices["2:1"].lost, Some(Lost::DeviceRemoved));
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     }
     session.send(&acknowledgement.build());
     if matches!(about, About::Delivery | About::Phone) {
-        acknowledge(&session.world, login, node)?;
+        acknowledge(&session.world, session.link.id, login, node)?;
     }
     if node.get_optional_child("offer").is_some() {
         // It says that a call has arrived, not a message.
@@ -75,7 +75,7 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
 }
 
 /// The device has these messages: they are not sent again.
-fn acknowledge(world: &World, login: &Login, node: &Node) -> Result<(), StanzaError> {
+fn acknowledge(world: &World, connection: u64, login: &Login, node: &Node) -> Result<(), StanzaError> {
     let more = node.get_optional_child("list").map_or(&[][..], children);
     if more.len() > MESSAGES {
         return Err(StanzaError::Malformed("list"));
@@ -84,11 +84,9 @@ fn acknowledge(world: &World, login: &Login, node: &Node) -> Result<(), StanzaEr
     if let Some(device) = state.devices.get_mut(&login.device) {
         for item in std::iter::once(node).chain(more) {
             let id = text_of(item, "id");
-            if device.queue.acknowledge(Class::Message, &id) {
-                world.ledger.acknowledged(&id, &login.key());
-            } else {
+            if !device.queue.acknowledge(Class::Message, &id, connection, &world.ledger) {
                 // A call is confirmed by a receipt as well.
-                device.queue.acknowledge(Class::Notification, &id);
+                device.queue.acknowledge(Class::Notification, &id, connection, &world.ledger);
             }
         }
     }

@@ -71,11 +71,12 @@ impl Session {
     }
 
     fn log_in(&self, user: &str, device: u32) {
-        if let Some(reason) = self.world.faults.refused_login() {
-            return self.refuse(reason);
-        }
         let account = self.world.account(user);
         let device = u16::try_from(device).ok();
+        let key = DeviceKey { number: user.into(), device: device.unwrap_or_default() };
+        if let Some(reason) = self.world.faults.refused_login(&key) {
+            return self.refuse(reason);
+        }
         let (Some(account), Some(number)) = (account, device) else {
             return self.refuse(LOGGED_OUT);
         };
@@ -88,9 +89,14 @@ impl Session {
         let former = device.link.replace(self.link.clone());
         device.active = false;
         device.queue.rewind();
+        // Under the account's lock, so that logins are judged in the order in which they took effect.
+        let link = &self.link;
+        self.world.oracle.logged_in(&key, link.id, &link.claim, former.as_ref().map(|f| f.id));
+        // The cell is empty: a connection logs in once.
+        let _ = link.device.set(key);
         drop(state);
         if let Some(former) = former {
-            self.replace(&former);
+            replace(&self.world, &former);
         }
         self.world.stats.count("login");
         self.send(
@@ -106,14 +112,6 @@ impl Session {
         let _ = self.login.set(login);
     }
 
-    fn replace(&self, former: &Link) {
-        let conflict = element("conflict").attr("type", "replaced").build();
-        let error = element("stream:error").children([conflict]).build();
-        let _ = former.replaced.set(Instant::now());
-        self.world.stats.count("replaced");
-        former.say_and_close(Some(&error), self.world.config.close_grace);
-    }
-
     fn refuse(&self, reason: u16) {
         self.world.stats.count("login refused");
         let failure = element("failure").attr("reason", reason).attr("location", "sim").build();
@@ -124,19 +122,33 @@ impl Session {
     pub(crate) fn close(&self) {
         pairing::abandon(self);
         let Some(login) = self.login.get() else { return };
+        self.world.oracle.disconnected(self.link.id);
         let mut state = login.account.state();
         let Some(device) = state.devices.get_mut(&login.device) else {
             return;
         };
         // Another login may have taken the device over.
-        if device.link.as_ref().is_some_and(|l| l.id == self.link.id) {
-            device.link = None;
-            device.active = false;
-            device.queue.rewind();
+        if device.disconnect(&self.link) {
             drop(state);
             presence::set_available(&self.world, &login.account, false);
         }
     }
+}
+
+/// Tells a connection that another login has taken its place, and closes it.
+pub(crate) fn replace(world: &World, former: &Link) {
+    let conflict = element("conflict").attr("type", "replaced").build();
+    let error = element("stream:error").children([conflict]).build();
+    let _ = former.replaced.set(Instant::now());
+    world.stats.count("replaced");
+    former.say_and_close(Some(&error), world.config.close_grace);
+}
+
+/// Logs a device out: it is told so, its connection ends, and it can never log in again. False when there is none.
+pub(crate) fn remove_device(world: &Arc<World>, account: &Arc<Account>, device: u16) -> bool {
+    let conflict = element("conflict").attr("type", "device_removed").build();
+    let error = element("stream:error").attr("code", 401).children([conflict]).build();
+    world.remove_device(account, device, Some(&error))
 }
 
 /// Handles one stanza of a client. What is wrong with it is its own affair: it is told, the connection goes on.
@@ -147,7 +159,7 @@ pub(crate) fn handle(session: &Session, node: &Node) {
         // WhatsApp has ended this stream: nothing that still comes from it takes effect.
         world.stats.count("stanza after replaced");
         if since > world.config.replaced_grace {
-            world.oracle.acts_after_replaced(&login.key(), node, since);
+            world.oracle.acts_after_replaced(&login.key(), session.link.id, node, since);
         }
         return;
     }
@@ -254,9 +266,7 @@ fn acknowledged(session: &Session, node: &Node) {
     let mut state = login.account.state();
     if let Some(device) = state.devices.get_mut(&login.device) {
         let id = text_of(node, "id");
-        if device.queue.acknowledge(class, &id) && class == Class::Message {
-            session.world.ledger.acknowledged(&id, &login.key());
-        }
+        device.queue.acknowledge(class, &id, session.link.id, &session.world.ledger);
     }
 }
 

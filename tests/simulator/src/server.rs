@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::account::DeviceKey;
 use crate::admin;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::faults::Faults;
 use crate::handshake::Identity;
-use crate::ledger::Trace;
-use crate::oracle::Violation;
+use crate::ledger::{Acknowledged, Trace};
+use crate::oracle::{Connection, Violation, checks};
 use crate::phones::Phone;
 use crate::stats::Stats;
 use crate::transport;
@@ -92,6 +93,47 @@ impl Handle {
     /// same id, the first is traced.
     pub fn trace(&self, message_id: &str) -> Option<Trace> {
         self.0.world.ledger.trace(message_id)
+    }
+
+    /// Messages that some device still has to acknowledge, or that were for no device at all; oldest first. Empty
+    /// when all is quiet and every device is connected.
+    pub fn undelivered(&self) -> Vec<Trace> {
+        self.0.world.ledger.undelivered()
+    }
+
+    /// Messages that some device got more than once for no reason ([`crate::Cause::Unasked`]).
+    pub fn duplicates(&self) -> Vec<Trace> {
+        self.0.world.ledger.duplicates()
+    }
+
+    /// The messages that a device has acknowledged, in the order in which the server accepted them.
+    pub fn acknowledged(&self, number: &str, device: u16) -> Vec<Acknowledged> {
+        self.0.world.ledger.acknowledged_by(&DeviceKey { number: number.into(), device })
+    }
+
+    /// The connections of a device, or of all; oldest first. Of each: from when to when, in whose name, and what
+    /// took its place.
+    pub fn connections(&self, device: Option<(&str, u16)>) -> Vec<Connection> {
+        let key = device.map(|(number, device)| DeviceKey { number: number.into(), device });
+        self.0.world.oracle.connections(key.as_ref())
+    }
+
+    /// What a device has acknowledged that is not among the ids of the messages that its client has stored. Empty
+    /// for a client that stores before it acknowledges.
+    pub fn check_stored<'a>(
+        &self,
+        number: &str,
+        device: u16,
+        ids: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<Violation> {
+        let (world, key) = (&self.0.world, DeviceKey { number: number.into(), device });
+        checks::stored(&world.ledger, &key, &ids.into_iter().collect(), |id| world.oracle.describe(id))
+    }
+
+    /// What is wrong with the messages that an account's client says it has sent: each must have come to the
+    /// server, and once to each device that it was for. To be asked when all is quiet.
+    pub fn check_sent<'a>(&self, number: &str, ids: impl IntoIterator<Item = &'a str>) -> Vec<Violation> {
+        checks::sent(&self.0.world.ledger, number, ids)
     }
 
     /// Counters.

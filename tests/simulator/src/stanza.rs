@@ -24,6 +24,11 @@ pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// Milliseconds since the epoch.
+pub(crate) fn unix_now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// An attribute as text, empty when absent.
 pub(crate) fn text_of(node: &Node, key: &str) -> String {
     node.attrs.get(key).map(|v| v.as_str().into_owned()).unwrap_or_default()

@@ -63,6 +63,7 @@ async fn serve(world: &Arc<World>, socket: TcpStream, tls: Option<TlsAcceptor>) 
     if let Some(Ok(Ok(socket))) = world.stop.run_until_cancelled(handshake).await {
         connection::serve(world.clone(), socket).await;
     } else {
+        world.stats.count("closed: no tls");
         tracing::debug!("no TLS handshake");
     }
 }

@@ -16,14 +16,14 @@ use crate::config::Config;
 use crate::faults::FaultState;
 use crate::groups::Groups;
 use crate::handshake::Identity;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Lost, Ticket};
 use crate::media::MediaStore;
 use crate::oracle::Oracle;
 use crate::pairing::Pairings;
 use crate::phash;
 use crate::phones;
 use crate::queue::Class;
-use crate::stanza::{element, encode, server_jid, text_of, unix_now};
+use crate::stanza::{attr_is, element, encode, jid_of, server_jid, text_of, unix_now};
 use crate::stats::Counters;
 
 #[derive(Default)]
@@ -134,9 +134,10 @@ impl World {
             "receipt" => Class::Receipt,
             _ => Class::Notification,
         };
+        let ticket = self.traced(class, account, device, &node);
         if device == 0 {
-            if class == Class::Message {
-                self.ledger.queued(&text_of(&node, "id"), account.key(0));
+            if let Some(ticket) = ticket {
+                self.ledger.delivered(ticket, 0, ticket.cause);
             }
             if class != Class::Notification {
                 phones::receive(self, account, node);
@@ -148,22 +149,37 @@ impl World {
             return;
         };
         let id = text_of(&node, "id");
-        let copies = if self.faults.duplicates() { 2 } else { 1 };
+        let copies = if self.faults.duplicates(&account.key(device)) { 2 } else { 1 };
         let limits = (self.config.limits.queued_stanzas, self.config.limits.queued_bytes);
         let mut state = account.state();
-        let number = device;
-        let Some(device) = state.devices.get_mut(&number) else {
+        let Some(device) = state.devices.get_mut(&device) else {
             return;
         };
-        for _ in 0..copies {
-            if !device.queue.push(class, &id, stanza.clone(), limits) {
+        for copy in 0..copies {
+            let ticket = ticket.map(|t| if copy == 0 { t } else { t.duplicated() });
+            if !device.queue.push(class, &id, stanza.clone(), ticket, limits) {
                 self.stats.count("overflow device queue");
+                if let Some(ticket) = ticket {
+                    self.ledger.lost(ticket, Lost::QueueFull);
+                }
             }
         }
-        if class == Class::Message {
-            self.ledger.queued(&id, account.key(number));
+        device.pump(&self.ledger);
+    }
+
+    /// Notes what goes to a device in the ledger: messages, and that it wants one again.
+    fn traced(&self, class: Class, account: &Account, device: u16, node: &Node) -> Option<Ticket> {
+        let from = || self.resolve(&jid_of(node, "participant").or_else(|| jid_of(node, "from"))?);
+        match class {
+            Class::Message => self.ledger.queued(&from()?.number, &text_of(node, "id"), account.key(device)),
+            Class::Receipt if attr_is(node, "type", "retry") => {
+                let jid = jid_of(node, "participant").or_else(|| jid_of(node, "from"))?;
+                let asking = self.resolve(&jid)?.key(jid.device);
+                self.ledger.asked_again(&account.number, &text_of(node, "id"), &asking);
+                None
+            }
+            _ => None,
         }
-        device.pump();
     }
 
     /// Tells everybody who knows the account's devices that one came or went.
@@ -202,6 +218,7 @@ impl World {
     pub(crate) fn remove_device(self: &Arc<Self>, account: &Arc<Account>, device: u16, told: Option<&Node>) -> bool {
         let removed = account.state().devices.remove(&device);
         let Some(removed) = removed else { return false };
+        removed.queue.abandon(&self.ledger);
         if let Some(link) = &removed.link {
             link.say_and_close(told, self.config.close_grace);
         }

@@ -2,6 +2,8 @@
 
 #[path = "simulator/addressing.rs"]
 mod addressing;
+#[path = "simulator/admin.rs"]
+mod admin;
 #[path = "simulator/app_state.rs"]
 mod app_state;
 #[path = "simulator/bad_input.rs"]
@@ -24,18 +26,28 @@ mod group_settings;
 mod groups;
 #[path = "simulator/history.rs"]
 mod history;
+#[path = "simulator/http.rs"]
+mod http;
 #[path = "simulator/media.rs"]
 mod media;
 #[path = "simulator/messaging.rs"]
 mod messaging;
+#[path = "simulator/oracle.rs"]
+mod oracle;
 #[path = "simulator/pairing.rs"]
 mod pairing;
 #[path = "simulator/profile.rs"]
 mod profile;
+#[path = "simulator/proxy.rs"]
+mod proxy;
 #[path = "simulator/raw.rs"]
 mod raw;
+#[path = "simulator/readme.rs"]
+mod readme;
 #[path = "simulator/refusals.rs"]
 mod refusals;
+#[path = "simulator/scoped.rs"]
+mod scoped;
 #[path = "simulator/state.rs"]
 mod state;
 #[path = "simulator/status.rs"]

@@ -16,7 +16,7 @@ pub(crate) use transport::check_endpoint;
 use self::{events::Adapter, transport::GatedTransport};
 use super::{admission::Admission, state::ClientEvent};
 use async_trait::async_trait;
-use rookery_protocol::{Jid, JidServer, MessageId, Timestamp};
+use rookery_protocol::{Epoch, Jid, JidServer, MessageId, NodeId, Timestamp};
 use rookery_storage::{DeviceBackend, HistoryRow, ReceiptKind};
 use std::{
     collections::HashSet,
@@ -98,6 +98,8 @@ pub(crate) enum SendFailure {
 /// Settings that all clients of a process share.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientSettings {
+    /// This node's name.
+    pub node: NodeId,
     /// The address of the WebSocket endpoint.
     pub url: String,
     /// The version of WhatsApp Web to claim; without it the client asks WhatsApp for the current one.
@@ -127,19 +129,21 @@ impl Connector {
     }
 
     /// Prepares a client on the key material of `backend`. Once started it connects, keeps connected, and pairs
-    /// when the device is not linked yet.
+    /// when the device is not linked yet. The node acts under the claim of this epoch.
     pub(crate) async fn prepare(
         &self,
         backend: DeviceBackend,
+        epoch: Epoch,
         observer: Arc<dyn Observer>,
     ) -> anyhow::Result<Prepared> {
         let adapter = Arc::new(Adapter::new(observer));
         let props = whatsapp_rust::wacore::store::DevicePropsOverride::new()
             .with_os(self.settings.device_name.clone())
             .with_platform_type(PlatformType::CHROME);
+        let transport = Arc::clone(&self.transport).factory(Arc::clone(&adapter), &self.settings.node, epoch);
         let mut builder = Bot::builder()
             .with_backend_arc(Arc::new(backend))
-            .with_transport_factory(Arc::clone(&self.transport).factory(Arc::clone(&adapter)))
+            .with_transport_factory(transport)
             .with_http_client(self.http.clone())
             .with_runtime(TokioRuntime)
             .with_device_props(props)

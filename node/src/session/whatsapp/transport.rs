@@ -5,6 +5,7 @@ use crate::session::admission::Admission;
 use anyhow::Context;
 use async_trait::async_trait;
 use http::{HeaderValue, Uri, header};
+use rookery_protocol::{Epoch, NodeId};
 use std::{
     sync::{
         Arc,
@@ -36,9 +37,9 @@ impl GatedTransport {
         Self { url: url.to_owned(), connector: default_tls_connector(), admission }
     }
 
-    /// Opens a socket as the library does, but for [`connect`].
-    async fn open(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
-        let uri: Uri = self.url.parse()?;
+    /// Opens a socket to `url` as the library does, but for [`connect`].
+    async fn open(&self, url: &str) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
+        let uri: Uri = url.parse()?;
         let host = uri.host().context("an address without a host")?.trim_start_matches('[').trim_end_matches(']');
         let (connector, port) = match uri.scheme_str() {
             Some("wss") => (&self.connector, 443),
@@ -52,15 +53,18 @@ impl GatedTransport {
         Ok(from_websocket(socket))
     }
 
-    /// The factory for one client. Its first socket was admitted when the client was started.
-    pub(super) fn factory(self: Arc<Self>, adapter: Arc<Adapter>) -> ClientTransport {
-        ClientTransport { shared: self, adapter, first: AtomicBool::new(true) }
+    /// The factory for one client of this node under this claim. Its first socket was admitted when the client was
+    /// started.
+    pub(super) fn factory(self: Arc<Self>, adapter: Arc<Adapter>, node: &NodeId, epoch: Epoch) -> ClientTransport {
+        let url = address(&self.url, node, epoch);
+        ClientTransport { shared: self, url, adapter, first: AtomicBool::new(true) }
     }
 }
 
 /// The transport factory of one client.
 pub(super) struct ClientTransport {
     shared: Arc<GatedTransport>,
+    url: String,
     adapter: Arc<Adapter>,
     first: AtomicBool,
 }
@@ -72,12 +76,22 @@ impl TransportFactory for ClientTransport {
             metrics::counter!(crate::metrics::RECONNECTS).increment(1);
             anyhow::ensure!(self.shared.admission.reenter(PATIENCE).await, "too many reconnects at once");
         }
-        let opened = self.shared.open().await;
+        let opened = self.shared.open(&self.url).await;
         if let Err(error) = &opened {
             self.adapter.unreachable(error);
         }
         opened
     }
+}
+
+/// The address that a client dials. A sandbox build states who connects and under which claim, so that the simulator
+/// sees a node that acts though it is no longer the owner. WhatsApp is told no such thing.
+fn address(url: &str, node: &NodeId, epoch: Epoch) -> String {
+    if !cfg!(feature = "sandbox") {
+        return url.to_owned();
+    }
+    let join = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{join}owner={node}&epoch={epoch}")
 }
 
 /// A TCP connection that sends what is written at once. Stanzas are small: otherwise each waits until WhatsApp's
@@ -122,6 +136,25 @@ pub(crate) fn check_endpoint(url: &str) -> Result<(), EndpointError> {
 
 #[cfg(test)]
 mod tests {
+    use super::address;
+    use rookery_protocol::{Epoch, NodeId};
+
+    #[test]
+    fn only_a_sandbox_build_states_who_connects() {
+        let node: NodeId = "node-1".parse().unwrap();
+        let dial = |url| address(url, &node, Epoch(7));
+        let (plain, with_query) = (dial("wss://127.0.0.1:1/ws/chat"), dial("wss://127.0.0.1:1/ws/chat?x=y"));
+        if cfg!(feature = "sandbox") {
+            assert_eq!(plain, "wss://127.0.0.1:1/ws/chat?owner=node-1&epoch=7");
+            assert_eq!(with_query, "wss://127.0.0.1:1/ws/chat?x=y&owner=node-1&epoch=7");
+        } else {
+            assert_eq!(
+                (plain.as_str(), with_query.as_str()),
+                ("wss://127.0.0.1:1/ws/chat", "wss://127.0.0.1:1/ws/chat?x=y")
+            );
+        }
+    }
+
     #[tokio::test]
     async fn stanzas_do_not_wait_for_each_other() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

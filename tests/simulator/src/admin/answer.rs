@@ -32,6 +32,7 @@ impl From<PhoneError> for Failure {
             | PhoneError::UnknownReference
             | PhoneError::NoPendingCode => StatusCode::NOT_FOUND,
             PhoneError::TooManyDevices(_) => StatusCode::CONFLICT,
+            PhoneError::Timeout(_) => StatusCode::REQUEST_TIMEOUT,
             _ => StatusCode::BAD_REQUEST,
         };
         Self(status, error.to_string())

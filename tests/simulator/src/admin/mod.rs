@@ -1,12 +1,19 @@
-//! The admin routes and the media, over HTTP. The routes are listed in [`ROUTES`], which `--help` prints.
+//! The admin routes and the media, over HTTP. All routes stand in one table, which `--help` prints and the OpenAPI
+//! document is made from.
 //!
 //! Only for machines and people that may do anything: there is no authorization.
 
 mod answer;
+mod content;
+mod evidence;
 mod faults;
+mod media_host;
+mod openapi;
+mod route;
 mod verbs;
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,45 +28,33 @@ use crate::media;
 use crate::phones::Phone;
 use crate::server::phone;
 use crate::world::World;
-use answer::{Answer, Failure};
+use answer::{Answer, Failure, text};
+use route::{Body, Route, Run};
 
-/// What the admin port serves; printed by `--help`.
-pub const ROUTES: &str = "\
-POST /scan?phone=                  body: a client's QR code; answers `number:device`
-POST /code?phone=                  body: the pairing code that a client shows
-POST /inject?from=&to=             body: a text that the phone `from` sends; answers the message id
-POST /burst?from=&to=&count=       the same, so many times as fast as the phone can
-POST /history?phone=&chats=&msgs=  the phone gives its companions a chunk of history
-POST /read?phone=&id=              the phone reads a message: its sender gets a receipt
-POST /echo?phone=&on=true|false    the phone answers each text with `echo: TEXT`
-POST /unlink?phone=&device=        the phone logs a companion out
-GET  /inbox?phone=                 what the phone received, lines `from: text`; `&format=json` for JSON
-GET  /receipts?phone=&id=          JSON: receipts for a message that the phone sent
-GET  /devices?phone=               JSON: the phone's companions
-GET  /trace?id=                    JSON: a message from its acceptance to each device's acknowledgement
-GET  /stats                        counters; `?format=json` for JSON
-GET  /violations                   JSON: what clients did that no correct client may do
-GET  /root                         public key of the certificate chain, hex
-POST /fault/drop?phone=&device=              drop the device's connection
-POST /fault/freeze?phone=&device=&on=        stop reading and writing on it, or resume
-POST /fault/redeliver?phone=&device=         send again what is not acknowledged; answers how much
-POST /fault/refuse-logins[?reason=401]       refuse every login; without a reason: no longer
-POST /fault/hold-acks?on=                    keep acknowledgements of messages back, or release them
-POST /fault/cut?phone=&device=               break the connection in the middle of a frame
-POST /fault/stream-error?phone=&device=&code=  end its stream with an error
-POST /fault/unknown?phone=&device=           send it a stanza that no client knows
-POST /fault/exhaust-prekeys?phone=&device=   take its one-time prekeys away; answers how many
-POST /fault/duplicate?on=                    deliver everything twice
-POST /fault/hold-receipts?on=&seed=          keep receipts back, or release them in another order
-POST /fault/reject?[phone=]&[code=463]       refuse messages of an account or all; without a code: no longer
-POST /fault/delay?ms=&jitter-ms=&seed=       slow every connection down; 0 and 0: no longer
-POST /fault/clock?ahead=                     put the server's clock ahead by so many seconds
-POST /fault/media?state=                     the media host: `down`, `slow`, `lying` or `well`
-POST /mms/TYPE/NAME                body: a medium; answers its `url` and `direct_path`
-GET, HEAD, DELETE /v/sim/NAME      a medium, or a range of it";
+/// The OpenAPI document, as it is checked in.
+const OPENAPI: &str = include_str!("../../openapi.json");
+
+fn routes() -> impl Iterator<Item = &'static Route> {
+    [verbs::ROUTES, evidence::ROUTES, faults::ROUTES, media_host::ROUTES].into_iter().flatten()
+}
+
+/// What the admin port serves, one route a line.
+pub fn admin_routes() -> String {
+    routes().map(Route::line).collect::<Vec<_>>().join("\n")
+}
+
+/// The OpenAPI document of the admin port, made anew.
+pub fn admin_openapi() -> String {
+    let document = openapi::document(routes());
+    serde_json::to_string_pretty(&document).expect("a value can be written") + "\n"
+}
 
 /// Bytes of a body that is not a medium.
 const BODY_BYTES: usize = 128 << 10;
+/// Bytes of a body that may hold a medium in base64.
+const JSON_BYTES: usize = 24 << 20;
+/// Message ids of one check.
+const IDS: usize = 1_000_000;
 /// Digits of a phone number.
 const NUMBER_DIGITS: std::ops::RangeInclusive<usize> = 5..=15;
 
@@ -99,14 +94,56 @@ async fn handle(
     }
     let json =
         query.get("format").is_some_and(|f| f == "json") || accept.is_some_and(|a| a.contains("application/json"));
-    let answer = match read(body, BODY_BYTES).await {
-        Some(body) => {
-            let request = Request { world, query, body, json };
-            request.answer(&method, path.as_str()).await
-        }
-        None => Err(Failure(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".into())),
+    let answer = async {
+        let route = find(method.as_str(), path.as_str(), &query)?;
+        let body = read(body, body_limit(route)).await;
+        let body = body.ok_or_else(|| Failure(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".into()))?;
+        Request { world, query, body, json }.answer(route).await
     };
-    Ok(answer.unwrap_or_else(Failure::response))
+    Ok(answer.await.unwrap_or_else(Failure::response))
+}
+
+/// Answers a request that is bytes: method and path with query on the first line, then the body. The status.
+pub(crate) async fn answer_line(world: Arc<World>, request: &[u8]) -> u16 {
+    let end = request.iter().position(|b| *b == b'\n').unwrap_or(request.len());
+    let line = String::from_utf8_lossy(&request[..end]).into_owned();
+    let body = Bytes::copy_from_slice(request.get(end + 1..).unwrap_or_default());
+    let (method, place) = line.split_once(' ').unwrap_or((&line, ""));
+    let (path, query) = place.split_once('?').unwrap_or((place, ""));
+    let decoded = |part: &str| part.replace('+', " ");
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let query = pairs.filter(|(key, _)| !key.is_empty()).map(|(k, v)| (decoded(k), decoded(v))).collect();
+    let answer = async {
+        let route = find(method, path, &query)?;
+        if body.len() > body_limit(route) {
+            return Err(Failure(StatusCode::PAYLOAD_TOO_LARGE, String::new()));
+        }
+        Request { world: world.clone(), query: query.clone(), body, json: true }.answer(route).await
+    };
+    answer.await.unwrap_or_else(Failure::response).status().as_u16()
+}
+
+/// The route that a request is for. What it does not take it must not be given: a parameter that is misspelt would
+/// silently do nothing.
+fn find(method: &str, path: &str, query: &Query) -> Result<&'static Route, Failure> {
+    let mut at_path = routes().filter(|r| r.is_at(path)).peekable();
+    if at_path.peek().is_none() {
+        return Err(Failure(StatusCode::NOT_FOUND, "no such route".into()));
+    }
+    let route = at_path.find(|r| r.method == method);
+    let route = route.ok_or_else(|| Failure(StatusCode::METHOD_NOT_ALLOWED, "no such method".into()))?;
+    match query.keys().find(|key| !route.takes(key)) {
+        Some(key) => Err(Failure::bad(format!("no parameter `{key}`"))),
+        None => Ok(route),
+    }
+}
+
+fn body_limit(route: &Route) -> usize {
+    match route.body {
+        Body::Json(_) => JSON_BYTES,
+        Body::Text(_) if route.path.starts_with("/check/") => JSON_BYTES,
+        Body::Text(_) | Body::Bytes | Body::None => BODY_BYTES,
+    }
 }
 
 async fn read(body: impl Stream<Item = Result<impl Buf, warp::Error>>, limit: usize) -> Option<Bytes> {
@@ -130,14 +167,13 @@ struct Request {
 }
 
 impl Request {
-    async fn answer(&self, method: &Method, path: &str) -> Answer {
-        match (method.as_str(), path) {
-            ("POST", "/code") => self.code().await,
-            ("POST", "/burst") => self.burst().await,
-            ("POST", path) if path.starts_with("/fault/") => self.fault(path),
-            ("POST", path) => self.verb(path),
-            ("GET", path) => self.view(path),
-            _ => Err(Failure(StatusCode::METHOD_NOT_ALLOWED, "no such method".into())),
+    async fn answer(self, route: &Route) -> Answer {
+        match route.run {
+            Run::Now(run) => run(&self),
+            Run::Hit(act) => faults::hits(&self, act(&self)?),
+            Run::Count(act) => Ok(text(act(&self)?.to_string())),
+            Run::Later(run) => run(self).await,
+            Run::MediaHost => Err(answer::not_found()),
         }
     }
 
@@ -147,17 +183,12 @@ impl Request {
     }
 
     fn phone(&self, key: &str) -> Result<Phone, Failure> {
-        let number = self.required(key)?.trim().trim_start_matches('+');
-        let digits = number.bytes().all(|b| b.is_ascii_digit());
-        if !digits || !NUMBER_DIGITS.contains(&number.len()) {
-            return Err(Failure::bad(format!("`{key}` is no phone number")));
-        }
+        let number = number(self.required(key)?).map_err(|_| Failure::bad(format!("`{key}` is no phone number")))?;
         Ok(phone(&self.world, number))
     }
 
     fn device(&self) -> Result<u16, Failure> {
-        let device = self.required("device")?.parse();
-        device.map_err(|_| Failure::bad("`device` is no device number"))
+        self.parsed("device")
     }
 
     fn on(&self) -> Result<bool, Failure> {
@@ -175,7 +206,65 @@ impl Request {
         value.parse().map_err(|_| Failure::bad(format!("`{key}` is no number")))
     }
 
+    fn parsed<T: FromStr>(&self, key: &str) -> Result<T, Failure> {
+        self.required(key)?.parse().map_err(|_| Failure::bad(format!("`{key}` is no such number")))
+    }
+
+    /// The lines of the body that are not empty.
+    fn lines(&self) -> Result<impl Iterator<Item = &str>, Failure> {
+        Ok(self.text()?.lines().map(str::trim).filter(|line| !line.is_empty()).take(IDS))
+    }
+
     fn text(&self) -> Result<&str, Failure> {
         std::str::from_utf8(&self.body).map_err(|_| Failure::bad("the body is not text"))
+    }
+}
+
+/// The digits of a phone number, which may begin with a `+`.
+fn number(text: &str) -> Result<&str, Failure> {
+    let number = text.trim().trim_start_matches('+');
+    let digits = number.bytes().all(|b| b.is_ascii_digit());
+    if digits && NUMBER_DIGITS.contains(&number.len()) { Ok(number) } else { Err(Failure::bad("no phone number")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_that_is_checked_in_is_of_these_routes() {
+        assert!(
+            OPENAPI == admin_openapi(),
+            "run: cargo run -q -p whatsapp-simulator -- --openapi > tests/simulator/openapi.json"
+        );
+    }
+
+    #[test]
+    fn no_route_is_hidden_by_another() {
+        let mut places = HashSet::new();
+        for route in routes() {
+            assert!(places.insert((route.method, route.path)), "{} twice", route.path);
+            let query = Query::new();
+            let found = find(route.method, &route.path.replace(['{', '}'], ""), &query);
+            assert!(found.is_ok_and(|f| f.path == route.path), "{}", route.path);
+            let names: HashSet<_> = route.query.iter().map(|p| p.name).collect();
+            assert_eq!(names.len(), route.query.len(), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused() {
+        let status = |method, path, key: &str| {
+            let query = Query::from([(key.to_string(), String::new())]);
+            find(method, path, &query).err().map(|f| f.0.as_u16())
+        };
+        assert_eq!(status("POST", "/scan", "phone"), None);
+        assert_eq!(status("POST", "/scan", "fone"), Some(400));
+        assert_eq!(status("GET", "/scan", "phone"), Some(405));
+        assert_eq!(status("POST", "/scam", "phone"), Some(404));
+        assert_eq!(status("GET", "/v/sim/", "hash"), Some(404), "a name is missing");
+        assert_eq!(status("GET", "/v/sim/x", "hash"), None, "clients append what they like");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: memory is bounded and small ([`counters`]). Nothing of what messages say is kept.
 
+pub(crate) mod checks;
+mod connections;
 mod counters;
 
 use std::collections::HashMap;
@@ -14,7 +16,10 @@ use wacore::libsignal::protocol::{PreKeySignalMessage, SenderKeyMessage, SignalM
 use wacore_binary::Node;
 
 use crate::account::{DeviceKey, lock};
-use crate::stanza::text_of;
+use crate::stanza::{text_of, unix_now_ms};
+pub(crate) use connections::Claim;
+pub use connections::Connection;
+use connections::{Breach, Connections};
 use counters::{Pair, Seen, Sizes, hash};
 
 /// Violations that are kept; there is something very wrong long before.
@@ -36,6 +41,17 @@ pub enum ViolationKind {
     /// A companion's signature of its identity, sent at the end of a pairing, is not its own or not of
     /// what the account has signed.
     BadSignature,
+    /// A login took the place of a connection that states a later epoch, or the same epoch and another owner: a
+    /// node acts that is no longer the owner.
+    OldOwnerKicks,
+    /// A login states an earlier epoch than a login before it, or the same epoch and another owner.
+    OldOwnerConnects,
+    /// A message was accepted and has not come to a device that it was for.
+    NotDelivered,
+    /// A message came to a device again for no reason.
+    DeliveredTwice,
+    /// A message was acknowledged that the client has not stored.
+    AcknowledgedNotStored,
 }
 
 /// A broken rule, with the evidence.
@@ -45,6 +61,8 @@ pub struct Violation {
     pub kind: ViolationKind,
     /// Who, when and what; never what a message says.
     pub evidence: String,
+    /// When it was broken, milliseconds since the epoch.
+    pub at_ms: u64,
 }
 
 impl fmt::Display for Violation {
@@ -58,6 +76,7 @@ impl fmt::Display for Violation {
 pub(crate) struct Oracle {
     chains: Mutex<HashMap<u64, Pair>>,
     sizes: Mutex<Sizes>,
+    connections: Mutex<Connections>,
     violations: Mutex<Vec<Violation>>,
 }
 
@@ -90,10 +109,7 @@ impl Oracle {
                 ViolationKind::RatchetCounterReused,
                 format!(
                     "{} -> {}: counter {} of chain {:016x} again, with message {id}",
-                    Name(from),
-                    Name(to),
-                    seen.counter,
-                    seen.chain
+                    from, to, seen.counter, seen.chain
                 ),
             );
         }
@@ -118,7 +134,7 @@ impl Oracle {
                 ViolationKind::RatchetCounterReused,
                 format!(
                     "{} -> group {group}: iteration {} of sender key {} again, with message {id}",
-                    Name(from),
+                    from,
                     seen.counter,
                     message.chain_id()
                 ),
@@ -130,26 +146,51 @@ impl Oracle {
     pub(crate) fn content_changed(&self, from: &DeviceKey, to: &str, id: &str) {
         self.report(
             ViolationKind::MessageIdReused,
-            format!("{} -> phone {to}: message {id} was delivered with two texts", Name(from)),
+            format!("{} -> phone {to}: message {id} was delivered with two texts", from),
         );
     }
 
     /// A companion's identity at the end of a pairing is not well signed.
     pub(crate) fn bad_signature(&self, device: &DeviceKey) {
-        self.report(ViolationKind::BadSignature, format!("{}: the signature of its identity is wrong", Name(device)));
+        self.report(ViolationKind::BadSignature, format!("{}: the signature of its identity is wrong", device));
     }
 
     /// A connection that was replaced `since` still sends.
-    pub(crate) fn acts_after_replaced(&self, device: &DeviceKey, node: &Node, since: Duration) {
+    pub(crate) fn acts_after_replaced(&self, device: &DeviceKey, connection: u64, node: &Node, since: Duration) {
         self.report(
             ViolationKind::TwoConnections,
             format!(
-                "{}: <{}> {} came {since:?} after the connection was replaced",
-                Name(device),
+                "{device}: <{}> {} came over {} {since:?} after it was replaced",
                 node.tag,
-                text_of(node, "id")
+                text_of(node, "id"),
+                self.describe(connection)
             ),
         );
+    }
+
+    /// A device has logged in over connection `id`, in the place of `former`.
+    pub(crate) fn logged_in(&self, device: &DeviceKey, id: u64, claim: &Claim, former: Option<u64>) {
+        let breach = lock(&self.connections).login(device, id, claim, former, unix_now_ms());
+        match breach {
+            Some(Breach::KicksNewer(evidence)) => self.report(ViolationKind::OldOwnerKicks, evidence),
+            Some(Breach::AfterNewer(evidence)) => self.report(ViolationKind::OldOwnerConnects, evidence),
+            None => {}
+        }
+    }
+
+    /// A connection that was logged in has ended.
+    pub(crate) fn disconnected(&self, id: u64) {
+        lock(&self.connections).closed(id, unix_now_ms());
+    }
+
+    /// The connections of a device, or all; oldest first.
+    pub(crate) fn connections(&self, device: Option<&DeviceKey>) -> Vec<Connection> {
+        lock(&self.connections).list(device)
+    }
+
+    /// A connection in evidence.
+    pub(crate) fn describe(&self, connection: u64) -> String {
+        lock(&self.connections).describe(connection)
     }
 
     /// What was found so far, oldest first.
@@ -166,7 +207,7 @@ impl Oracle {
         tracing::warn!(?kind, evidence, "violation");
         let mut violations = lock(&self.violations);
         if violations.len() < VIOLATIONS {
-            violations.push(Violation { kind, evidence });
+            violations.push(Violation { kind, evidence, at_ms: unix_now_ms() });
         }
     }
 
@@ -184,21 +225,12 @@ impl Oracle {
                 ViolationKind::MessageIdReused,
                 format!(
                     "{} -> {}: message {id} has {size} bytes, and had {} before",
-                    Name(from),
-                    Name(to),
+                    from,
+                    to,
                     former.unwrap_or_default()
                 ),
             );
         }
-    }
-}
-
-/// A device in evidence: `number:device`.
-struct Name<'a>(&'a DeviceKey);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.number, self.0.device)
     }
 }
 
@@ -270,7 +302,7 @@ mod tests {
         let oracle = Oracle::default();
         oracle.content_changed(&key("1", 2), "3", "A");
         let node = element("message").attr("id", "B").build();
-        oracle.acts_after_replaced(&key("1", 2), &node, Duration::from_secs(3));
+        oracle.acts_after_replaced(&key("1", 2), 7, &node, Duration::from_secs(3));
         let kinds: Vec<_> = oracle.violations().iter().map(|v| v.kind).collect();
         assert_eq!(kinds, [ViolationKind::MessageIdReused, ViolationKind::TwoConnections]);
     }

@@ -99,7 +99,7 @@ fn message(world: &Arc<World>, account: &Arc<Account>, node: &Node) {
     };
     let decrypted = decrypt(account, &origin, node);
     if !matches!(decrypted, Err(DecryptError::Failed(_))) {
-        world.ledger.acknowledged(&text_of(node, "id"), &account.key(0));
+        world.ledger.acknowledged(&origin.sender.number, &text_of(node, "id"), &account.key(0));
     }
     match decrypted {
         Ok(message) => {

@@ -49,7 +49,7 @@ use crate::error::PhoneError;
 use crate::handshake::public_bytes;
 use crate::pairing;
 use crate::prekeys::{Bundle, Issued, SignedPreKey};
-use crate::stanza::element;
+use crate::router;
 use crate::world::World;
 use inbox::{Inbox, Sent};
 use known::KnownMessages;
@@ -256,9 +256,7 @@ impl Phone {
 
     /// Logs a companion out: it is told so, its connection ends, and it can never log in again.
     pub fn unlink(&self, device: u16) -> Result<(), PhoneError> {
-        let conflict = element("conflict").attr("type", "device_removed").build();
-        let error = element("stream:error").attr("code", 401).children([conflict]).build();
-        if self.world.remove_device(&self.account, device, Some(&error)) {
+        if router::remove_device(&self.world, &self.account, device) {
             Ok(())
         } else {
             Err(PhoneError::UnknownDevice(device))

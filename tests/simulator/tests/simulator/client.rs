@@ -78,8 +78,13 @@ impl TestClient {
 
     /// Starts a client and pairs it, without waiting until it is connected.
     pub(crate) async fn start(simulator: &Handle, number: &str, store: Store, by: PairBy) -> Self {
+        Self::start_at(&simulator.websocket_url(), simulator, number, store, by).await
+    }
+
+    /// The same, but it connects to a URL that leads to the simulator.
+    pub(crate) async fn start_at(url: &str, simulator: &Handle, number: &str, store: Store, by: PairBy) -> Self {
         let (handler, events) = ChannelEventHandler::new();
-        let transport = TokioWebSocketTransportFactory::new().with_url(simulator.websocket_url());
+        let transport = TokioWebSocketTransportFactory::new().with_url(url);
         let mut builder = Bot::builder()
             .with_backend_arc(store.clone())
             .with_transport_factory(transport)

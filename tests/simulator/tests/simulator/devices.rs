@@ -49,8 +49,8 @@ async fn what_was_not_acknowledged_comes_again_after_a_cut() {
     let id = bob.send_text("15552003", "into the void").unwrap();
     let phone = simulator.phone("15552003");
     assert!(phone.devices()[0].queued > 0);
-    eventually("the phone has it", || simulator.trace(&id).is_some_and(|t| t.devices["15552003:0"])).await;
-    assert!(!simulator.trace(&id).unwrap().devices["15552003:1"], "the client has not");
+    eventually("the phone has it", || simulator.trace(&id).is_some_and(|t| t.is_acknowledged_by("15552003:0"))).await;
+    assert!(!simulator.trace(&id).unwrap().is_acknowledged_by("15552003:1"), "the client has not");
     assert!(simulator.faults().drop_connection("15552003", device));
     alice.text("into the void").await;
     eventually("all have it", || simulator.trace(&id).unwrap().is_acknowledged()).await;

@@ -11,7 +11,7 @@ use crate::client::{DEADLINE, TestClient, assert_clean, eventually, jid, simulat
 use crate::raw::{RawConnection, text};
 
 /// `ROOKERY_SEED`, or a random seed; printed, so that a run can be repeated.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("ROOKERY_SEED").ok().and_then(|s| s.parse().ok());
     let seed = given.unwrap_or_else(|| rand::rng().random());
     println!("ROOKERY_SEED={seed}");

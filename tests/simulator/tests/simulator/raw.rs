@@ -48,7 +48,12 @@ async fn frame(
 impl RawConnection {
     /// Connects with a Noise key and a login or registration payload.
     pub(crate) async fn connect(simulator: &Handle, noise: KeyPair, payload: &wa::ClientPayload) -> Self {
-        let factory = TokioWebSocketTransportFactory::new().with_url(simulator.websocket_url());
+        Self::connect_to(&simulator.websocket_url(), noise, payload).await
+    }
+
+    /// Connects to a URL.
+    async fn connect_to(url: &str, noise: KeyPair, payload: &wa::ClientPayload) -> Self {
+        let factory = TokioWebSocketTransportFactory::new().with_url(url);
         let (transport, events) = factory.create_transport().await.unwrap();
         let mut decoder = FrameDecoder::new();
         let payload = buffa::Message::encode_to_vec(payload);
@@ -65,6 +70,22 @@ impl RawConnection {
 
     /// Logs in as the device of a client, with its keys, and waits for the welcome.
     pub(crate) async fn log_in_as(simulator: &Handle, client: &TestClient) -> Self {
+        Self::log_in(&simulator.websocket_url(), client).await
+    }
+
+    /// The same in the name of a node that claims to own the client's session.
+    pub(crate) async fn log_in_as_owner(simulator: &Handle, client: &TestClient, owner: &str, epoch: u64) -> Self {
+        Self::log_in(&format!("{}?owner={owner}&epoch={epoch}", simulator.websocket_url()), client).await
+    }
+
+    async fn log_in(url: &str, client: &TestClient) -> Self {
+        let mut connection = Self::try_log_in(url, client).await;
+        connection.wait("success", |node| node.tag == "success").await;
+        connection
+    }
+
+    /// Asks to be logged in as the device of a client, and leaves the answer to be read.
+    pub(crate) async fn try_log_in(url: &str, client: &TestClient) -> Self {
         let device = client.client.persistence_manager().get_device_snapshot();
         let number = device.pn.as_ref().expect("it is paired");
         let payload = wa::ClientPayload {
@@ -72,17 +93,47 @@ impl RawConnection {
             device: Some(u32::from(number.device)),
             ..Default::default()
         };
-        let mut connection = Self::connect(simulator, device.noise_key.clone(), &payload).await;
-        connection.wait("success", |node| node.tag == "success").await;
-        connection
+        Self::connect_to(url, device.noise_key.clone(), &payload).await
+    }
+
+    /// Asks for what waits, as a client does once it is ready.
+    pub(crate) async fn activate(&mut self) {
+        self.iq("active", "set", "passive", NodeBuilder::new("active").build()).await;
+    }
+
+    /// Sends the bytes of a frame, encrypted.
+    pub(crate) async fn send_bytes(&mut self, stanza: &[u8]) {
+        let sealed = self.write.encrypt_with_counter(self.sent, stanza).unwrap();
+        self.sent += 1;
+        self.send_frame(&sealed).await;
+    }
+
+    /// Sends a frame as it is.
+    pub(crate) async fn send_frame(&mut self, payload: &[u8]) {
+        self.transport.send(Bytes::from(encode_frame(payload, None).unwrap())).await.unwrap();
     }
 
     /// Sends a stanza.
     pub(crate) async fn send(&mut self, node: &Node) {
         let stanza = wacore_binary::marshal(node).unwrap();
-        let sealed = self.write.encrypt_with_counter(self.sent, &stanza).unwrap();
-        self.sent += 1;
-        self.transport.send(Bytes::from(encode_frame(&sealed, None).unwrap())).await.unwrap();
+        self.send_bytes(&stanza).await;
+    }
+
+    /// Sends the frame of a stanza twice.
+    pub(crate) async fn send_twice(&mut self, node: &Node) {
+        let sealed = self.write.encrypt_with_counter(self.sent, &wacore_binary::marshal(node).unwrap()).unwrap();
+        self.send_frame(&sealed).await;
+        self.send_frame(&sealed).await;
+    }
+
+    /// Sends bytes that need be no frame.
+    pub(crate) async fn send_wire(&mut self, bytes: &[u8]) {
+        self.transport.send(Bytes::copy_from_slice(bytes)).await.unwrap();
+    }
+
+    /// Ends the connection.
+    pub(crate) async fn hang_up(self) {
+        self.transport.disconnect().await;
     }
 
     /// The next stanza; `None` when the connection is closed.

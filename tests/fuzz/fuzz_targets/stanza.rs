@@ -1,0 +1,4 @@
+//! Stanzas inside frames.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| whatsapp_simulator::fuzzing::stanza(data));
