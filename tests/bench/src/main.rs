@@ -39,7 +39,8 @@ struct Arguments {
     /// Write the figures to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Binaries to measure instead of building them: a folder with `rookery`, `whatsapp-simulator` and `fill-history`.
+    /// Binaries to measure instead of building them: a folder with `rookery`, `whatsapp-simulator`,
+    /// `fill-history` and `simulator-load`.
     #[arg(long, value_name = "FOLDER")]
     binaries: Option<PathBuf>,
 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Programs {
     pub simulator: PathBuf,
     /// Writes long histories.
     pub filler: PathBuf,
+    /// Many devices.
+    pub load: PathBuf,
 }
 
 impl Programs {
@@ -47,7 +49,7 @@ impl Programs {
         }
         let output = command
             .current_dir(workspace)
-            .args(["build", "--release", "--features", "sandbox,fill", "--bins"])
+            .args(["build", "--release", "--features", "sandbox,fill,load", "--bins"])
             .args(["-p", "rookery", "-p", "whatsapp-simulator", "-p", "rookery-bench"])
             .arg("--message-format=json-render-diagnostics")
             .stderr(Stdio::inherit())
@@ -61,19 +63,20 @@ impl Programs {
             let path = named.find_map(|message| message["executable"].as_str().map(PathBuf::from));
             path.with_context(|| format!("the build made no {name}"))
         };
-        let [gateway, simulator, filler] = ["rookery", "whatsapp-simulator", "fill-history"].map(program);
-        Ok(Self { gateway: gateway?, simulator: simulator?, filler: filler? })
+        let [gateway, simulator, filler, load] =
+            ["rookery", "whatsapp-simulator", "fill-history", "simulator-load"].map(program);
+        Ok(Self { gateway: gateway?, simulator: simulator?, filler: filler?, load: load? })
     }
 
     /// Programs that were built before.
     pub(crate) fn in_folder(folder: &Path) -> anyhow::Result<Self> {
         let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
-        let [gateway, simulator, filler] =
-            ["rookery", "whatsapp-simulator", "fill-history"].map(|name| folder.join(name));
-        for program in [&gateway, &simulator, &filler] {
+        let [gateway, simulator, filler, load] =
+            ["rookery", "whatsapp-simulator", "fill-history", "simulator-load"].map(|name| folder.join(name));
+        for program in [&gateway, &simulator, &filler, &load] {
             ensure!(program.is_file(), "{}: no such program", program.display());
         }
-        Ok(Self { gateway, simulator, filler })
+        Ok(Self { gateway, simulator, filler, load })
     }
 }
 
@@ -123,6 +126,13 @@ impl Process {
             bail!("the program ended: {}", tail(&self.log))
         };
         tokio::time::timeout(START_TIMEOUT, search).await.context("the program did not start in time")?
+    }
+
+    /// Writes to its standard input, which must have been piped.
+    pub(crate) async fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.child.stdin.as_mut().context("the process takes no input")?;
+        input.write_all(line.as_bytes()).await.with_context(|| format!("the program ended: {}", tail(&self.log)))?;
+        Ok(input.flush().await?)
     }
 
     /// Its resident memory in KiB.

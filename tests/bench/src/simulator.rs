@@ -11,17 +11,26 @@ use std::{net::SocketAddr, path::Path};
 pub(crate) struct Simulator {
     pub process: Process,
     pub url: String,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 impl Simulator {
     /// Starts a simulator that logs into `dir`.
     pub(crate) async fn start(programs: &Programs, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(programs, dir, &[], "wss://").await
+    }
+
+    /// Starts a simulator without TLS.
+    pub(crate) async fn start_plain(programs: &Programs, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(programs, dir, &["--plain"], "ws://").await
+    }
+
+    async fn start_with(programs: &Programs, dir: &Path, more: &[&str], scheme: &str) -> anyhow::Result<Self> {
         let mut process = Process::start(&programs.simulator, dir.join("simulator.log"), |command| {
-            command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).env("RUST_LOG", "warn");
+            command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(more).env("RUST_LOG", "warn");
         })?;
         let url = process.line("websocket ").await.context("simulator")?;
-        ensure!(url.starts_with("wss://"), "the simulator does not use TLS: {url}");
+        ensure!(url.starts_with(scheme), "the simulator does not listen for {scheme}: {url}");
         let admin = process.line("admin ").await.context("simulator")?;
         let admin = admin.trim_start_matches("http://").trim_end_matches('/').parse().with_context(|| admin.clone())?;
         Ok(Self { process, url, admin })

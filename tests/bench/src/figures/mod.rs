@@ -6,6 +6,7 @@ mod receive;
 mod reconnect;
 mod scaling;
 mod sends;
+mod simulator;
 
 use crate::{process::Programs, report::Report};
 use clap::ValueEnum;
@@ -20,6 +21,10 @@ Figures:
   history_page        p99 of one page of 50 from a history of 10,000 and of 1,000,000 messages
   idle_memory         resident memory of an idle linked session, from 100 to 1,000 sessions
   reconnect           1,000 linked sessions from the start of the process to WORKING
+  simulator_pairings  seconds in which the simulator pairs 1,000 devices
+  simulator_devices   resident memory of the simulator with 10,000 connected devices
+  simulator_texts     texts a second from simulated phones to devices, each acknowledged
+  simulator_stanza    CPU of the simulator for a stanza
   scaling             memory, send latency, send throughput and reconnect at 100, 1,000 and 5,000 sessions
 
 JSON: an array of {\"name\", \"value\", \"unit\", \"goal\", \"met\", \"rounds\": [...], \"cpu\": {\"gateway\", \"simulator\",
@@ -36,18 +41,26 @@ pub(crate) enum Figure {
     HistoryPage,
     IdleMemory,
     Reconnect,
+    SimulatorPairings,
+    SimulatorDevices,
+    SimulatorTexts,
+    SimulatorStanza,
     Scaling,
 }
 
 impl Figure {
     /// All, in the order in which they are measured.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SendLatency,
         Self::SendThroughput,
         Self::ReceiveThroughput,
         Self::HistoryPage,
         Self::IdleMemory,
         Self::Reconnect,
+        Self::SimulatorPairings,
+        Self::SimulatorDevices,
+        Self::SimulatorTexts,
+        Self::SimulatorStanza,
         Self::Scaling,
     ];
 
@@ -60,6 +73,10 @@ impl Figure {
             Self::HistoryPage => history::pages(programs, rounds, report).await,
             Self::IdleMemory => memory::idle(programs, rounds, report).await,
             Self::Reconnect => reconnect::all(programs, rounds, report).await,
+            Self::SimulatorPairings => simulator::pairings(programs, rounds, report).await,
+            Self::SimulatorDevices => simulator::devices(programs, rounds, report).await,
+            Self::SimulatorTexts => simulator::texts(programs, rounds, report).await,
+            Self::SimulatorStanza => simulator::stanza(programs, rounds, report).await,
             Self::Scaling => scaling::all(programs, rounds, report).await,
         }
     }
