@@ -48,7 +48,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link, and the end from which what it sends is taken.
-    pub(crate) fn new(id: u64, claim: Claim, kill: CancellationToken) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
+    pub(crate) fn new(
+        id: u64,
+        claim: Claim,
+        kill: CancellationToken,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
         let (outgoing, receiver) = mpsc::unbounded_channel();
         let link = Self {
             id,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Request;
 use super::answer::{Answer, Failure, json, not_found, respond, text};
 use super::route::{Body, Kind, Param, Reply, Route, Run};
-use super::verbs::post;
+use super::verbs::{get, post};
 use crate::account::DeviceKey;
 use crate::oracle::checks;
 use crate::stats::Stats;
@@ -74,11 +74,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route { reply: Reply::Text("hex"), ..get("/root", "the public key that signs the certificate chain", root) },
     Route { reply: Reply::Text("this document, as JSON"), ..get("/openapi.json", "describes these routes", openapi) },
 ];
-
-const fn get(path: &'static str, about: &'static str, run: fn(&Request) -> Answer) -> Route {
-    let route = post(path, about, Run::Now(run));
-    Route { method: "GET", ..route }
-}
 
 fn inbox(request: &Request) -> Answer {
     let inbox = request.phone("phone")?.inbox();

@@ -41,6 +41,7 @@ pub(super) const ROUTES: &[Route] = &[
     }),
     hit("/fault/unknown", "sends a stanza that no client knows", SCOPE, |r| Ok(r.faults()?.unknown_stanzas())),
     hit("/fault/remove-device", "removes devices from their accounts", SCOPE, |r| Ok(r.faults()?.remove_devices())),
+    hit("/fault/end-stream", "ends streams as a server does that goes away", SCOPE, |r| Ok(r.faults()?.end_streams())),
     count("/fault/redeliver", "sends again what is not acknowledged; how much", |r| Ok(r.faults()?.redeliver_all())),
     count("/fault/exhaust-prekeys", "takes one-time prekeys away; how many", |r| Ok(r.faults()?.exhaust_all_prekeys())),
     hold(
@@ -116,6 +117,12 @@ pub(super) const ROUTES: &[Route] = &[
             Ok(done())
         },
     ),
+    Route {
+        query: &[Param::optional("path", Kind::Text, "its `direct_path`; without it all media")],
+        ..count("/fault/expire-media", "lets media expire; how many there were", |r| {
+            Ok(r.faults()?.expire_media(r.query.get("path").map(String::as_str)))
+        })
+    },
     hold(
         "/fault/media",
         "the media host is ill, or well",

@@ -7,8 +7,10 @@ mod answer;
 mod content;
 mod evidence;
 mod faults;
+mod groups;
 mod media_host;
 mod openapi;
+mod profile;
 mod route;
 mod verbs;
 
@@ -35,7 +37,9 @@ use route::{Body, Route, Run};
 const OPENAPI: &str = include_str!("../../openapi.json");
 
 fn routes() -> impl Iterator<Item = &'static Route> {
-    [verbs::ROUTES, evidence::ROUTES, faults::ROUTES, media_host::ROUTES].into_iter().flatten()
+    [verbs::ROUTES, groups::ROUTES, profile::ROUTES, evidence::ROUTES, faults::ROUTES, media_host::ROUTES]
+        .into_iter()
+        .flatten()
 }
 
 /// What the admin port serves, one route a line.
@@ -192,10 +196,14 @@ impl Request {
     }
 
     fn on(&self) -> Result<bool, Failure> {
-        match self.required("on")? {
+        self.flag("on")
+    }
+
+    fn flag(&self, key: &str) -> Result<bool, Failure> {
+        match self.required(key)? {
             "true" | "1" | "on" => Ok(true),
             "false" | "0" | "off" => Ok(false),
-            _ => Err(Failure::bad("`on` is neither true nor false")),
+            _ => Err(Failure::bad(format!("`{key}` is neither true nor false"))),
         }
     }
 

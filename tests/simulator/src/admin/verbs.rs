@@ -8,9 +8,9 @@ use warp::http::StatusCode;
 
 use super::Request;
 use super::answer::{Answer, Failure, done, json, text};
-use super::content::{Members, NewGroup, Sent};
+use super::content::{Sent, Status};
+use super::groups::digits;
 use super::route::{Body, Kind, Param, Reply, Route, Run};
-use crate::phones::Content;
 
 /// Messages of one burst.
 const BURST: usize = 10_000;
@@ -21,7 +21,6 @@ const PHONE: Param = Param::required("phone", Kind::Phone, "the phone's number")
 const FROM: Param = Param::required("from", Kind::Phone, "the phone that sends");
 const TO: Param = Param::required("to", Kind::Phone, "the number that it sends to");
 const CHAT: Param = Param::required("to", Kind::Text, "a number, or a group's JID");
-const GROUP: Param = Param::required("group", Kind::Text, "the group's JID");
 const MESSAGE: Param = Param::required("id", Kind::Text, "the message's id");
 const DEVICE: Param = Param::required("device", Kind::Integer, "the device's number");
 
@@ -77,25 +76,14 @@ pub(super) const ROUTES: &[Route] = &[
         ..post("/forget-sessions", "the phone loses its Signal sessions", Run::Now(forget_sessions))
     },
     Route {
+        query: &[PHONE, MESSAGE],
+        ..post("/played", "the phone plays a message: its sender gets a receipt", Run::Now(played))
+    },
+    Route {
         query: &[PHONE],
-        body: Body::Json("Group"),
-        reply: Reply::Text("the group's JID"),
-        ..post("/groups", "the phone makes a group", Run::Now(create_group))
-    },
-    Route {
-        query: &[PHONE, GROUP],
-        body: Body::Json("Members"),
-        ..post("/groups/add", "the phone adds members", Run::Now(add_members))
-    },
-    Route {
-        query: &[PHONE, GROUP],
-        body: Body::Json("Members"),
-        ..post("/groups/remove", "the phone removes members, or itself", Run::Now(remove_members))
-    },
-    Route {
-        query: &[PHONE, GROUP],
-        body: Body::Text("the new subject"),
-        ..post("/groups/subject", "the phone renames a group", Run::Now(rename_group))
+        body: Body::Json("Status"),
+        reply: Reply::Text("the message id"),
+        ..post("/status", "the phone posts a status", Run::Later(status))
     },
     Route {
         query: &[
@@ -114,6 +102,12 @@ pub(super) const ROUTES: &[Route] = &[
 /// A `POST` without parameters that answers `ok`: what most routes vary.
 pub(super) const fn post(path: &'static str, about: &'static str, run: Run) -> Route {
     Route { method: "POST", path, about, query: &[], body: Body::None, reply: Reply::Done, run }
+}
+
+/// A `GET` without parameters.
+pub(super) const fn get(path: &'static str, about: &'static str, run: fn(&Request) -> Answer) -> Route {
+    let route = post(path, about, Run::Now(run));
+    Route { method: "GET", ..route }
 }
 
 fn scan(request: &Request) -> Answer {
@@ -151,38 +145,21 @@ fn forget_sessions(request: &Request) -> Answer {
     Ok(done())
 }
 
-fn create_group(request: &Request) -> Answer {
-    let group: NewGroup = body(request)?;
-    let members = digits(&group.members)?;
-    let members: Vec<&str> = members.iter().map(String::as_str).collect();
-    Ok(text(request.phone("phone")?.create_group(&group.subject, &members)?))
-}
-
-fn add_members(request: &Request) -> Answer {
-    let members = digits(&body::<Members>(request)?.members)?;
-    let members: Vec<&str> = members.iter().map(String::as_str).collect();
-    request.phone("phone")?.add_to_group(request.required("group")?, &members)?;
+fn played(request: &Request) -> Answer {
+    request.phone("phone")?.mark_played(request.required("id")?)?;
     Ok(done())
 }
 
-fn remove_members(request: &Request) -> Answer {
-    let members = digits(&body::<Members>(request)?.members)?;
-    let members: Vec<&str> = members.iter().map(String::as_str).collect();
-    request.phone("phone")?.remove_from_group(request.required("group")?, &members)?;
-    Ok(done())
+fn status(request: Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    Box::pin(apart(move || {
+        let Status { content, to } = body(&request)?;
+        let (content, _) = content.read()?;
+        Ok(text(request.phone("phone")?.post_status(&content, &digits(&to)?)?))
+    }))
 }
 
-fn rename_group(request: &Request) -> Answer {
-    request.phone("phone")?.set_group_subject(request.required("group")?, request.text()?)?;
-    Ok(done())
-}
-
-/// Phone numbers, which may begin with a `+`.
-fn digits(numbers: &[String]) -> Result<Vec<String>, Failure> {
-    numbers.iter().map(|n| super::number(n).map(str::to_string)).collect()
-}
-
-fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Failure> {
+/// The JSON of a request.
+pub(super) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Failure> {
     serde_json::from_slice(&request.body).map_err(|e| Failure::bad(format!("the body: {e}")))
 }
 
@@ -203,9 +180,9 @@ fn code(request: Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
 /// Encrypting a large medium takes long.
 fn send(request: Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
     Box::pin(apart(move || {
-        let content = Content::try_from(body::<Sent>(&request)?)?;
+        let (content, options) = body::<Sent>(&request)?.read()?;
         let to = request.required("to")?.trim_start_matches('+');
-        Ok(text(request.phone("from")?.send(to, &content)?))
+        Ok(text(request.phone("from")?.send_with(to, &content, &options)?))
     }))
 }
 

@@ -157,12 +157,14 @@ async fn live(mut wire: Wire, mut orders: mpsc::Receiver<Relay>, name: &str) -> 
             let room = WINDOW.saturating_sub(waiting).min(relay.count);
             // Half a window at a time, as a busy client writes.
             if room > WINDOW / 2 || (room > 0 && room == relay.count) {
-                let batch: Vec<Node> = (0..room).map(|_| message(name, &relay.to, &ratchet, next(&mut counter))).collect();
+                let batch: Vec<Node> =
+                    (0..room).map(|_| message(name, &relay.to, &ratchet, next(&mut counter))).collect();
                 wire.send(&batch).await?;
                 relay.count -= room;
                 waiting += room;
             }
-            if relay.count == 0 && waiting == 0
+            if relay.count == 0
+                && waiting == 0
                 && let Some(relay) = order.take()
             {
                 // Who has given the order may be gone.

@@ -62,7 +62,9 @@ async fn main() -> anyhow::Result<()> {
                 println!("paired {count} {}", start.elapsed().as_secs_f64());
             }
             "relay" => {
-                tokio::time::timeout(RELAY_TIMEOUT, relay(&devices, count)).await.context("a relay took too long")??;
+                tokio::time::timeout(RELAY_TIMEOUT, relay(&devices, count))
+                    .await
+                    .context("a relay took too long")??;
                 println!("relayed {count} {}", start.elapsed().as_secs_f64());
             }
             _ => anyhow::bail!("unknown command {command}"),
