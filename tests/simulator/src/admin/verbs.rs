@@ -11,6 +11,7 @@ use super::answer::{Answer, Failure, done, json, text};
 use super::content::{Sent, Status};
 use super::groups::digits;
 use super::route::{Body, Kind, Param, Reply, Route, Run};
+use crate::phones::HistorySize;
 
 /// Messages of one burst.
 const BURST: usize = 10_000;
@@ -61,6 +62,14 @@ pub(super) const ROUTES: &[Route] = &[
             Param::optional("msgs", Kind::Integer, "messages of each; 5"),
         ],
         ..post("/history", "the phone gives its companions a chunk of history", Run::Now(history))
+    },
+    Route {
+        query: &[
+            PHONE,
+            Param::required("chats", Kind::Integer, "how many chats"),
+            Param::required("messages", Kind::Integer, "messages of all chats together"),
+        ],
+        ..post("/history-size", "how much history the phone has for new companions", Run::Now(history_size))
     },
     Route {
         query: &[PHONE, MESSAGE],
@@ -122,6 +131,12 @@ fn inject(request: &Request) -> Answer {
 fn history(request: &Request) -> Answer {
     let (chats, messages) = (request.number("chats", 3)?, request.number("msgs", 5)?);
     request.phone("phone")?.send_history(chats, messages)?;
+    Ok(done())
+}
+
+fn history_size(request: &Request) -> Answer {
+    let size = HistorySize { chats: request.parsed("chats")?, messages: request.parsed("messages")? };
+    request.phone("phone")?.set_history(size);
     Ok(done())
 }
 
