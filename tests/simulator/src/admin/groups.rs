@@ -7,6 +7,7 @@ use super::answer::{Answer, Failure, done, json, text};
 use super::content::Members;
 use super::route::{Body, Kind, Param, Reply, Route, Run};
 use super::verbs::{body, get, post};
+use crate::error::PhoneError;
 use crate::groups::GroupOptions;
 use crate::phones::Phone;
 
@@ -102,7 +103,7 @@ pub(super) fn digits(numbers: &[String]) -> Result<Vec<&str>, Failure> {
 }
 
 /// A verb of a phone on a group and numbers.
-type OnMembers = fn(&Phone, &str, &[&str]) -> Result<(), crate::PhoneError>;
+type OnMembers = fn(&Phone, &str, &[&str]) -> Result<(), PhoneError>;
 
 fn members(request: &Request, verb: OnMembers) -> Answer {
     let Members { members } = body(request)?;
@@ -138,9 +139,11 @@ fn picture(request: &Request) -> Answer {
     Ok(done())
 }
 
+/// A verb of a phone on a group.
+type Set = fn(&Phone, &str, bool) -> Result<(), PhoneError>;
+
 fn set(request: &Request) -> Answer {
     let (phone, group) = (request.phone("phone")?, request.required("group")?);
-    type Set = fn(&Phone, &str, bool) -> Result<(), crate::PhoneError>;
     let settings: [(&str, Set); 4] = [
         ("locked", Phone::set_group_locked),
         ("announce", Phone::set_group_announce),

@@ -177,7 +177,7 @@ async fn faults_are_injected_over_http() {
     assert_eq!(fault("freeze?phone=15550521&on=true").await, "1");
     assert_eq!(fault("freeze?phone=15550521&on=false").await, "1");
     assert_ne!(fault("exhaust-prekeys?phone=15550521").await, "0");
-    assert_eq!(fault("redeliver?phone=15550521&device=1").await, "0");
+    assert!(fault("redeliver?phone=15550521&device=1").await.parse::<usize>().is_ok());
     for (set, take_back) in [
         ("refuse-logins?phone=15550521&reason=503", "refuse-logins"),
         ("hold-acks?on=true", "hold-acks?on=false"),

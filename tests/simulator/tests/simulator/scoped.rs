@@ -56,7 +56,7 @@ async fn connections_that_break_at_random_lose_nothing_and_show_nothing_twice() 
     let bob = simulator.phone("15550406");
     let logins = simulator.stats().count("login");
     let faults = simulator.faults().of_account("15550405");
-    faults.break_at_random(0.05, seed());
+    faults.break_at_random(0.02, seed());
     let mut ids = Vec::new();
     let mut missing = Vec::new();
     for n in 0..40 {
