@@ -23,7 +23,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use device::{Device, Place};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
 
 /// Devices that pair side by side.
 const PAIRING: usize = 32;
@@ -51,8 +51,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let place = Arc::new(Place::new(&arguments.url, arguments.admin, arguments.prekeys)?);
     let mut devices: Vec<Device> = vec![];
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
+    let mut lines = lines();
+    while let Some(line) = lines.recv().await {
         let (command, count) = line.split_once(' ').context("a command and a number")?;
         let count: usize = count.parse()?;
         let start = Instant::now();
@@ -71,6 +71,19 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The lines of the standard input, until it ends.
+fn lines() -> mpsc::Receiver<String> {
+    let (give, take) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if give.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    take
 }
 
 /// Pairs one device with each of these phones, and asks the simulator whether all are connected.
