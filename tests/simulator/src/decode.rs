@@ -61,15 +61,20 @@ fn inflate(data: &[u8]) -> Result<Bytes, DecodeError> {
     let mut decompress = Decompress::new(true);
     let mut out = Vec::with_capacity(data.len().saturating_mul(4).clamp(256, STEP));
     loop {
-        let input = usize::try_from(decompress.total_in()).ok().and_then(|at| data.get(at..));
-        let before = out.len();
-        let done = decompress.decompress_vec(input.unwrap_or_default(), &mut out, FlushDecompress::Finish);
-        match done.map_err(|_| DecodeError::Decompress)? {
-            Status::StreamEnd => return Ok(out.into()),
-            _ if out.len() >= STANZA_BYTES => return Err(DecodeError::Decompress),
-            // Nothing more comes out of it although there is room: it is cut off.
-            _ if out.len() == before && out.len() < out.capacity() => return Err(DecodeError::Decompress),
-            _ => out.reserve(STEP.min(STANZA_BYTES - out.len())),
+        let (read, written) = (decompress.total_in(), out.len());
+        let rest = usize::try_from(read).ok().and_then(|at| data.get(at..)).unwrap_or_default();
+        let done = decompress.decompress_vec(rest, &mut out, FlushDecompress::None);
+        if done.map_err(|_| DecodeError::Decompress)? == Status::StreamEnd {
+            return if out.len() <= STANZA_BYTES { Ok(out.into()) } else { Err(DecodeError::Decompress) };
+        }
+        if out.len() >= STANZA_BYTES {
+            return Err(DecodeError::Decompress);
+        }
+        if out.len() == out.capacity() {
+            out.reserve(STEP);
+        } else if decompress.total_in() == read && out.len() == written {
+            // Nothing more comes of it although there is room: it is cut off.
+            return Err(DecodeError::Decompress);
         }
     }
 }

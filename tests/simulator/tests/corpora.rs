@@ -48,12 +48,10 @@ fn handshakes() {
 #[test]
 fn requests() {
     let mut admin = Admin::default();
-    for (name, data) in corpus("admin") {
-        let status = admin.request(&data);
-        println!("admin/{name}: {status}");
-        // The name says what it must be answered, so that the corpus goes on reaching what it was made for.
-        assert!(name.starts_with(&status.to_string()), "{name} is answered {status}");
-    }
+    let answered = corpus("admin").into_iter().map(|(name, data)| (name, admin.request(&data)));
+    // The name says what it must be answered, so that the corpus goes on reaching what it was made for.
+    let wrong: Vec<_> = answered.filter(|(name, status)| !name.starts_with(&status.to_string())).collect();
+    assert_eq!(wrong, []);
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn activity(request: &Request) -> Answer {
         "paused" => Activity::Paused,
         _ => return Err(super::Failure::bad(format!("`activity` is none of {}", ACTIVITIES.join(", ")))),
     };
-    let chat = request.required("chat")?.trim_start_matches('+');
+    let chat = request.required("chat")?.trim().trim_start_matches('+');
     request.phone("phone")?.set_activity(chat, activity)?;
     Ok(done())
 }

@@ -196,7 +196,7 @@ fn code(request: Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
 fn send(request: Request) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
     Box::pin(apart(move || {
         let (content, options) = body::<Sent>(&request)?.read()?;
-        let to = request.required("to")?.trim_start_matches('+');
+        let to = request.required("to")?.trim().trim_start_matches('+');
         Ok(text(request.phone("from")?.send_with(to, &content, &options)?))
     }))
 }

@@ -119,6 +119,7 @@ async fn a_refused_message_reaches_nobody() {
         text(&ack, "error")
     };
     assert_eq!(send("A").await, "463");
+    simulator.faults().reject_messages(None, None);
     simulator.faults().reject_messages(None, Some(479));
     assert_eq!(send("B").await, "479");
     simulator.faults().reject_messages(None, None);
