@@ -35,7 +35,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// A simulator and its load.
 struct Load {
     simulator: Simulator,
-    load: Process,
+    devices: Process,
     _dir: TempDir,
 }
 
@@ -43,22 +43,22 @@ impl Load {
     async fn start(programs: &Programs) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("rookery-bench-").tempdir()?;
         let simulator = Simulator::start_plain(programs, dir.path()).await?;
-        let load = Process::start(&programs.load, dir.path().join("load.log"), |command| {
+        let devices = Process::start(&programs.load, dir.path().join("load.log"), |command| {
             command.stdin(std::process::Stdio::piped());
             command.args(["--url", &simulator.url, "--admin", &simulator.admin.to_string()]);
         })?;
-        Ok(Self { simulator, load, _dir: dir })
+        Ok(Self { simulator, devices, _dir: dir })
     }
 
     /// Tells the load to do something; the seconds that it took.
     async fn tell(&mut self, command: &str, answer: &str, count: usize) -> anyhow::Result<f64> {
-        self.load.tell(&format!("{command} {count}\n")).await?;
-        let line = self.load.line(&format!("{answer} {count} ")).await?;
+        self.devices.tell(&format!("{command} {count}\n")).await?;
+        let line = self.devices.line(&format!("{answer} {count} ")).await?;
         line.trim().parse().with_context(|| line.clone())
     }
 
     fn cpu(&self) -> anyhow::Result<(f64, f64, Instant)> {
-        Ok((self.simulator.process.cpu_secs()?, self.load.cpu_secs()?, Instant::now()))
+        Ok((self.simulator.process.cpu_secs()?, self.devices.cpu_secs()?, Instant::now()))
     }
 
     /// CPU seconds since `before`; the load's count as the load generator's.
@@ -70,7 +70,7 @@ impl Load {
 
     async fn end(self) -> anyhow::Result<()> {
         self.simulator.check().await?;
-        drop(self.load);
+        drop(self.devices);
         self.simulator.process.stop().await.context("simulator")
     }
 }

@@ -271,14 +271,13 @@ mod tests {
     #[test]
     fn what_is_kept_back_is_released_when_nobody_keeps_it() {
         let mut held = Held::<DeviceKey>::default();
-        let mut hold = |scope: &Scope, on| held.hold(scope, on, Clone::clone);
-        hold(&Scope::All, true);
-        hold(&Scope::Account("1".into()), true);
-        drop(hold);
+        let hold = |held: &mut Held<DeviceKey>, scope: &Scope, on| held.hold(scope, on, Clone::clone);
+        let one = Scope::Account("1".into());
+        hold(&mut held, &Scope::All, true);
+        hold(&mut held, &one, true);
         held.items = vec![device("1"), device("2")];
-        let mut hold = |scope: &Scope, on| held.hold(scope, on, Clone::clone);
-        assert_eq!(hold(&Scope::Account("1".into()), false), [], "all are kept back");
-        assert_eq!(hold(&Scope::All, false), [device("1"), device("2")]);
-        assert_eq!(hold(&Scope::All, false), []);
+        assert_eq!(hold(&mut held, &one, false), [], "all are kept back");
+        assert_eq!(hold(&mut held, &Scope::All, false), [device("1"), device("2")]);
+        assert_eq!(hold(&mut held, &Scope::All, false), []);
     }
 }

@@ -68,7 +68,7 @@ struct Message {
 
 #[derive(Default)]
 struct Messages {
-    messages: VecDeque<Message>,
+    list: VecDeque<Message>,
     /// The number of the first.
     first: u64,
     /// Numbers by a hash of sender and id.
@@ -78,7 +78,7 @@ struct Messages {
 impl Messages {
     fn get(&mut self, number: u64) -> Option<&mut Message> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.messages.get_mut(at)
+        self.list.get_mut(at)
     }
 
     fn find(&mut self, sender: &str, id: &str) -> Option<(u64, &mut Message)> {
@@ -119,16 +119,16 @@ impl Ledger {
             message.told = told;
             return;
         }
-        if ledger.messages.len() >= MESSAGES
-            && let Some(oldest) = ledger.messages.pop_front()
+        if ledger.list.len() >= MESSAGES
+            && let Some(oldest) = ledger.list.pop_front()
         {
             ledger.first += 1;
             ledger.numbers.remove(&oldest.key);
         }
         let key = key(&from.number, id);
-        let number = ledger.first + ledger.messages.len() as u64;
+        let number = ledger.first + ledger.list.len() as u64;
         ledger.numbers.insert(key, number);
-        ledger.messages.push_back(Message {
+        ledger.list.push_back(Message {
             id: id.into(),
             key,
             from: from.clone(),
@@ -212,7 +212,7 @@ impl Ledger {
 
     /// What became of a message, by its id; of the first, should two accounts have chosen the same.
     pub(crate) fn trace(&self, id: &str) -> Option<Trace> {
-        lock(&self.0).messages.iter().find(|m| *m.id == *id).map(Message::trace)
+        lock(&self.0).list.iter().find(|m| *m.id == *id).map(Message::trace)
     }
 
     /// What became of a message of an account.
@@ -224,13 +224,13 @@ impl Ledger {
     pub(crate) fn undelivered(&self) -> Vec<Trace> {
         let waits = |r: &Recipient| r.acknowledged.is_none() && r.lost.is_none();
         let open = |m: &&Message| m.recipients.is_empty() || m.recipients.iter().any(waits);
-        lock(&self.0).messages.iter().filter(open).map(Message::trace).collect()
+        lock(&self.0).list.iter().filter(open).map(Message::trace).collect()
     }
 
     /// Messages that some device got more than once for no reason; oldest first.
     pub(crate) fn duplicates(&self) -> Vec<Trace> {
         let twice = |r: &Recipient| r.deliveries.iter().any(|d| d.cause == Cause::Unasked);
-        lock(&self.0).messages.iter().filter(|m| m.recipients.iter().any(twice)).map(Message::trace).collect()
+        lock(&self.0).list.iter().filter(|m| m.recipients.iter().any(twice)).map(Message::trace).collect()
     }
 
     /// What a device has acknowledged, in order of acceptance.
@@ -241,7 +241,7 @@ impl Ledger {
             let (at_ms, connection) = recipient.acknowledged?;
             Some(Acknowledged { id: message.id.to_string(), from: message.from.to_string(), at_ms, connection })
         };
-        ledger.messages.iter().filter_map(of).collect()
+        ledger.list.iter().filter_map(of).collect()
     }
 }
 

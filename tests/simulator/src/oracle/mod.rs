@@ -146,13 +146,13 @@ impl Oracle {
     pub(crate) fn content_changed(&self, from: &DeviceKey, to: &str, id: &str) {
         self.report(
             ViolationKind::MessageIdReused,
-            format!("{} -> phone {to}: message {id} was delivered with two texts", from),
+            format!("{from} -> phone {to}: message {id} was delivered with two texts"),
         );
     }
 
     /// A companion's identity at the end of a pairing is not well signed.
     pub(crate) fn bad_signature(&self, device: &DeviceKey) {
-        self.report(ViolationKind::BadSignature, format!("{}: the signature of its identity is wrong", device));
+        self.report(ViolationKind::BadSignature, format!("{device}: the signature of its identity is wrong"));
     }
 
     /// A connection that was replaced `since` still sends.
