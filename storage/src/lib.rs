@@ -19,7 +19,7 @@ pub use device::{DeviceBackend, Gate};
 pub use error::StoreError;
 pub use fence::Fence;
 pub use rows::{
-    Accepted, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, OutboxRow, Owner, Page, ReceiptKind, SendOutcome,
-    SendRecord, SessionRow, TokenRow,
+    Accepted, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, MessageReceipt, OutboxRow, Owner, Page, ReceiptKind,
+    SendOutcome, SendRecord, SessionRow, TokenRow,
 };
 pub use store::{Engine, HistoryStore, KeyStore, OutboxStore, OwnerStore, SessionStore, Stores, TokenStore};

@@ -263,6 +263,19 @@ pub enum ReceiptKind {
     Played,
 }
 
+/// A receipt for messages of the account's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageReceipt {
+    /// The chat of the messages, under either of its names (LID or phone number).
+    pub chat: Jid,
+    /// Their ids.
+    pub ids: Vec<MessageId>,
+    /// The stage they have reached.
+    pub kind: ReceiptKind,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// Which messages of a history, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryQuery {

@@ -5,12 +5,12 @@
 //! [`StoreError::Overloaded`] rather than queue without bound.
 
 use crate::{
-    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, OutboxRow, Owner, Page, ReceiptKind, SendOutcome,
+    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, MessageReceipt, OutboxRow, Owner, Page, SendOutcome,
     SendRecord, SessionRow, StoreError, TokenRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use rookery_protocol::{Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
+use rookery_protocol::{Incarnation, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
 use std::{sync::Arc, time::Duration};
 
 /// API tokens.
@@ -134,17 +134,12 @@ pub trait HistoryStore: Send + Sync {
     async fn list(&self, session: SessionId, query: &HistoryQuery) -> Result<Page<HistoryRow, u64>, StoreError>;
     /// The messages with this id, newest first: ids are unique only within a chat and author.
     async fn get(&self, session: SessionId, id: &MessageId) -> Result<Vec<HistoryRow>, StoreError>;
-    /// Writes the time of a receipt into the account's own messages with these ids in `chat`; the earliest
-    /// time stays. `chat` may be the other name (LID or phone number) of the chat that is stored: a message
-    /// that is in no such chat is sought among all of the session's own messages with that id.
-    async fn receipt(
-        &self,
-        fence: &Fence,
-        chat: &Jid,
-        ids: &[MessageId],
-        kind: ReceiptKind,
-        at: Timestamp,
-    ) -> Result<(), StoreError>;
+    /// Writes the times of receipts into the messages that they are for; the earliest time of each stage stays.
+    /// A message that is in no such chat is sought among all of the session's own messages with that id, since
+    /// the chat may be stored under its other name. The receipts may be of many sessions, each under its own
+    /// fence; what is refused of one does not hinder the others, and each has its answer, in the order given.
+    async fn receipts(&self, receipts: Vec<(Fence, MessageReceipt)>)
+    -> Result<Vec<Result<(), StoreError>>, StoreError>;
     /// WhatsApp keeps the file of the message with this sort key under another path now. Nothing happens to a
     /// message without a file.
     async fn relocate(&self, fence: &Fence, sort_key: u64, direct_path: &str) -> Result<(), StoreError>;

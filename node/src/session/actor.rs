@@ -8,13 +8,13 @@ use super::{
     receive::Intake,
     send::{Connection, SendDesk},
     state::{ClientEvent, Effect, Event, Policy, Qr, State},
-    whatsapp::{Ack, Line, Observer, Receipt},
+    whatsapp::{Ack, Line, Observer},
 };
 use crate::metrics;
 use async_trait::async_trait;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rookery_protocol::{Epoch, Timestamp, api::SessionStatus};
-use rookery_storage::{HistoryRow, SessionRow};
+use rookery_storage::{HistoryRow, MessageReceipt, SessionRow};
 use std::sync::Arc;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -307,7 +307,7 @@ impl Observer for Tap {
         self.desk.acknowledged(id, ack);
     }
 
-    fn receipt(&self, receipt: Receipt) {
+    fn receipt(&self, receipt: MessageReceipt) {
         self.intake.receipt(receipt);
     }
 

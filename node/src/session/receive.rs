@@ -1,9 +1,8 @@
 //! A session's incoming messages and receipts, into the history.
 
 use super::sort_key::SortKeys;
-use super::whatsapp;
 use crate::metrics;
-use rookery_storage::{Fence, HistoryRow, StoreError, Stores};
+use rookery_storage::{Fence, HistoryRow, MessageReceipt, StoreError, Stores};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -41,40 +40,41 @@ impl Intake {
     }
 
     /// Takes a receipt in, to be written soon.
-    pub(crate) fn receipt(&self, receipt: whatsapp::Receipt) {
+    pub(crate) fn receipt(&self, receipt: MessageReceipt) {
         self.receipts.put(self.fence.clone(), receipt);
     }
 }
 
 /// Receipts of all sessions on their way into the store. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct ReceiptQueue(mpsc::Sender<(Fence, whatsapp::Receipt)>);
+pub(crate) struct ReceiptQueue(mpsc::Sender<(Fence, MessageReceipt)>);
 
 impl ReceiptQueue {
     /// A queue and the task that empties it; the task ends when all clones of the queue are gone.
     pub(crate) fn start(stores: Stores) -> Self {
-        let (put, mut take) = mpsc::channel::<(Fence, whatsapp::Receipt)>(RECEIPT_QUEUE);
+        let (put, mut take) = mpsc::channel::<(Fence, MessageReceipt)>(RECEIPT_QUEUE);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(RECEIPT_BATCH);
             while take.recv_many(&mut batch, RECEIPT_BATCH).await > 0 {
-                // Side by side, so that they share the store's durable batches; each call is of one session, and
-                // a receipt's place among others does not matter: the earliest time of each stage stays.
-                let writes = batch.drain(..).map(|(fence, receipt)| {
-                    let stores = &stores;
-                    async move {
-                        let whatsapp::Receipt { chat, ids, kind, at } = receipt;
-                        if let Err(error) = stores.history.receipt(&fence, &chat, &ids, kind, at).await {
-                            tracing::warn!(session_id = %fence.session(), %error, "a receipt could not be stored");
+                // In one call, since a receipt's place among others does not matter: the earliest time stays.
+                let receipts = std::mem::replace(&mut batch, Vec::with_capacity(RECEIPT_BATCH));
+                let sessions: Vec<_> = receipts.iter().map(|(fence, _)| fence.session()).collect();
+                match stores.history.receipts(receipts).await {
+                    Ok(answers) => {
+                        for (session_id, answer) in sessions.iter().zip(answers) {
+                            if let Err(error) = answer {
+                                tracing::warn!(%session_id, %error, "a receipt could not be stored");
+                            }
                         }
                     }
-                });
-                futures_util::future::join_all(writes).await;
+                    Err(error) => tracing::warn!(%error, receipts = sessions.len(), "receipts could not be stored"),
+                }
             }
         });
         Self(put)
     }
 
-    fn put(&self, fence: Fence, receipt: whatsapp::Receipt) {
+    fn put(&self, fence: Fence, receipt: MessageReceipt) {
         if self.0.try_send((fence, receipt)).is_err() {
             ::metrics::counter!(metrics::RECEIPTS_DROPPED).increment(1);
         }

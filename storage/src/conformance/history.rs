@@ -138,10 +138,8 @@ async fn redelivery(stores: &Stores) -> Result<()> {
     stores.history.insert(&fence, vec![first.clone()]).await?;
     let own = sample::outbound(2, &chat, 2);
     stores.history.insert(&fence, vec![own.clone()]).await?;
-    stores
-        .history
-        .receipt(&fence, &chat, std::slice::from_ref(&own.message_id), ReceiptKind::Read, sample::at(5))
-        .await?;
+    let id = std::slice::from_ref(&own.message_id);
+    sample::receipt(stores, &fence, &chat, id, ReceiptKind::Read, sample::at(5)).await?;
 
     let again = HistoryRow { sort_key: sample::sort_key(9, 9), ..sample::inbound(1, &chat, 9) };
     let edited = HistoryRow {
@@ -197,12 +195,12 @@ async fn receipts(stores: &Stores) -> Result<()> {
     let ids = vec![own.message_id.clone()];
     let id = ids.as_slice();
 
-    stores.history.receipt(&fence, &phone, id, ReceiptKind::Delivered, sample::at(20)).await?;
-    stores.history.receipt(&fence, &phone, id, ReceiptKind::Delivered, sample::at(30)).await?;
-    stores.history.receipt(&fence, &phone, id, ReceiptKind::Delivered, sample::at(10)).await?;
-    stores.history.receipt(&fence, &phone, id, ReceiptKind::Played, sample::at(40)).await?;
+    sample::receipt(stores, &fence, &phone, id, ReceiptKind::Delivered, sample::at(20)).await?;
+    sample::receipt(stores, &fence, &phone, id, ReceiptKind::Delivered, sample::at(30)).await?;
+    sample::receipt(stores, &fence, &phone, id, ReceiptKind::Delivered, sample::at(10)).await?;
+    sample::receipt(stores, &fence, &phone, id, ReceiptKind::Played, sample::at(40)).await?;
     let unknown = [lonely.message_id.clone(), "UNKNOWN".parse()?];
-    stores.history.receipt(&fence, &lid, &unknown, ReceiptKind::Read, sample::at(50)).await?;
+    sample::receipt(stores, &fence, &lid, &unknown, ReceiptKind::Read, sample::at(50)).await?;
     let found = stores.history.get(fence.session(), &own.message_id).await?;
     let seen = HistoryRow { delivered_at: Some(sample::at(10)), played_at: Some(sample::at(40)), ..own };
     assert_eq!(found, [theirs.clone(), elsewhere.clone(), seen.clone()], "the earliest counts, and only in its chat");
@@ -210,7 +208,7 @@ async fn receipts(stores: &Stores) -> Result<()> {
     assert_eq!(found, [HistoryRow { read_at: Some(sample::at(50)), ..lonely }], "the chat's other name will do");
 
     // Under a name that no chat has, all messages of ours with that id are meant, and nobody else's.
-    stores.history.receipt(&fence, &lid, id, ReceiptKind::Read, sample::at(60)).await?;
+    sample::receipt(stores, &fence, &lid, id, ReceiptKind::Read, sample::at(60)).await?;
     let read = Some(sample::at(60));
     let found = stores.history.get(fence.session(), &seen.message_id).await?;
     assert_eq!(found, [theirs, HistoryRow { read_at: read, ..elsewhere }, HistoryRow { read_at: read, ..seen }]);

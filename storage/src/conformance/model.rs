@@ -422,7 +422,8 @@ impl<'a> Pair<'a> {
             Step::Receipt(_, chat, message, kind, secs) => {
                 let kind = [ReceiptKind::Delivered, ReceiptKind::Read, ReceiptKind::Played][usize::from(kind)];
                 let id = sample::outbound(message, &sample::chat(0), 0).message_id;
-                let result = stores.history.receipt(&fence, &sample::chat(chat), &[id], kind, sample::at(secs)).await;
+                let (chat_id, at) = (sample::chat(chat), sample::at(secs));
+                let result = sample::receipt(&stores, &fence, &chat_id, &[id], kind, at).await;
                 (
                     result,
                     session.write(&fence, |session| {

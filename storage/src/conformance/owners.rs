@@ -74,7 +74,7 @@ async fn fences(stores: &Stores) -> Result<()> {
         stores.outbox.accept(&old, sample::accepted(1, &chat, 0, None)).await,
         stores.outbox.resolve(&old, 1, SendOutcome::Sent(sample::at(1))).await,
         stores.history.insert(&old, vec![sample::inbound(1, &chat, 0)]).await,
-        stores.history.receipt(&old, &chat, &ids, ReceiptKind::Read, sample::at(2)).await,
+        sample::receipt(stores, &old, &chat, &ids, ReceiptKind::Read, sample::at(2)).await,
     ];
     for (number, result) in refused.into_iter().enumerate() {
         let fenced = |error: &StoreError| matches!(error, StoreError::Fenced { session: of, epoch } if (*of, *epoch) == (session, old.epoch()));

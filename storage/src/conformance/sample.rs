@@ -1,9 +1,12 @@
 //! Rows to store.
 
-use crate::{Accepted, Fence, HistoryRow, MediaFile, OutboxRow, SendRecord, SessionRow, Stores, TokenRow};
+use crate::{
+    Accepted, Fence, HistoryRow, MediaFile, MessageReceipt, OutboxRow, ReceiptKind, SendRecord, SessionRow, StoreError,
+    Stores, TokenRow,
+};
 use anyhow::{Context, Result};
 use rookery_protocol::{
-    Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
+    Incarnation, Jid, MessageId, SessionId, Timestamp, TokenId, UserId,
     api::{MessageType, SessionStatus, StatusChange},
 };
 
@@ -132,4 +135,18 @@ pub(super) fn accepted(seq: u64, chat: &Jid, secs: i64, key: Option<[u8; 32]>) -
         file: None,
     };
     Accepted { outbox, history, idempotency: key.map(|key| (key, record)) }
+}
+
+/// Stores one receipt.
+pub(super) async fn receipt(
+    stores: &Stores,
+    fence: &Fence,
+    chat: &Jid,
+    ids: &[MessageId],
+    kind: ReceiptKind,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let receipt = MessageReceipt { chat: chat.clone(), ids: ids.to_vec(), kind, at };
+    let mut answers = stores.history.receipts(vec![(fence.clone(), receipt)]).await?;
+    answers.pop().unwrap_or(Err(StoreError::Refused("a receipt has no answer")))
 }

@@ -10,7 +10,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    Fence, HistoryQuery, HistoryRow, HistoryStore, Page, ReceiptKind, StoreError,
+    Fence, HistoryQuery, HistoryRow, HistoryStore, MessageReceipt, Page, ReceiptKind, StoreError,
     tables::{self, Table},
 };
 use async_trait::async_trait;
@@ -57,19 +57,13 @@ impl HistoryStore for Embedded {
         })
     }
 
-    async fn receipt(
+    async fn receipts(
         &self,
-        fence: &Fence,
-        chat: &Jid,
-        ids: &[MessageId],
-        kind: ReceiptKind,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let (fence, chat, ids) = (fence.clone(), chat.clone(), ids.to_vec());
+        receipts: Vec<(Fence, MessageReceipt)>,
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         self.0
-            .write("history_receipt", move |transaction| {
-                transaction.check(&fence)?;
-                ids.iter().try_for_each(|id| receipt(transaction, fence.session(), &chat, id, kind, at))
+            .write("history_receipts", move |transaction| {
+                Ok(receipts.iter().map(|(fence, receipt)| write_receipt(transaction, fence, receipt)).collect())
             })
             .await
     }
@@ -146,24 +140,21 @@ fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     }
 }
 
-fn receipt(
-    transaction: &mut Transaction<'_>,
-    session: SessionId,
-    chat: &Jid,
-    id: &MessageId,
-    kind: ReceiptKind,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    for mut row in own_messages(transaction, session, chat, id)? {
-        let time = match kind {
-            ReceiptKind::Delivered => &mut row.delivered_at,
-            ReceiptKind::Read => &mut row.read_at,
-            ReceiptKind::Played => &mut row.played_at,
-        };
-        let first = earliest(*time, Some(at));
-        if *time != first {
-            *time = first;
-            transaction.put_row(Table::History, tables::history(session, row.sort_key), &row)?;
+fn write_receipt(transaction: &mut Transaction<'_>, fence: &Fence, receipt: &MessageReceipt) -> Result<(), StoreError> {
+    transaction.check(fence)?;
+    let session = fence.session();
+    for id in &receipt.ids {
+        for mut row in own_messages(transaction, session, &receipt.chat, id)? {
+            let time = match receipt.kind {
+                ReceiptKind::Delivered => &mut row.delivered_at,
+                ReceiptKind::Read => &mut row.read_at,
+                ReceiptKind::Played => &mut row.played_at,
+            };
+            let first = earliest(*time, Some(receipt.at));
+            if *time != first {
+                *time = first;
+                transaction.put_row(Table::History, tables::history(session, row.sort_key), &row)?;
+            }
         }
     }
     Ok(())

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rookery_protocol::{Incarnation, Jid, SessionId, Timestamp, UserId, api::MessageType};
 use rookery_storage::{
-    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, OutboxRow, ReceiptKind, SendOutcome, SendRecord,
-    SessionRow, Stores,
+    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, MessageReceipt, OutboxRow, ReceiptKind, SendOutcome,
+    SendRecord, SessionRow, Stores,
 };
 use std::{
     collections::BTreeMap,
@@ -136,7 +136,11 @@ async fn write(stores: Stores, writer: u64) -> Result<()> {
 
 async fn receipt(stores: &Stores, fence: &Fence, number: u64) -> Result<()> {
     let id = accepted(number).history.message_id;
-    Ok(stores.history.receipt(fence, &chat(), &[id], ReceiptKind::Read, at(number)).await?)
+    let receipt = MessageReceipt { chat: chat(), ids: vec![id], kind: ReceiptKind::Read, at: at(number) };
+    for answer in stores.history.receipts(vec![(fence.clone(), receipt)]).await? {
+        answer?;
+    }
+    Ok(())
 }
 
 fn chat() -> Jid {

@@ -1,10 +1,10 @@
 //! From the library's events to ours.
 
-use super::{Ack, Observer, Receipt, SendFailure, content};
+use super::{Ack, Observer, SendFailure, content};
 use crate::session::state::ClientEvent;
 use async_trait::async_trait;
 use rookery_protocol::{DeviceId, Timestamp};
-use rookery_storage::ReceiptKind;
+use rookery_storage::{MessageReceipt, ReceiptKind};
 use std::{sync::Arc, time::Duration};
 use whatsapp_rust::{
     Client, InboundDurabilityHook, SendError,
@@ -108,7 +108,7 @@ impl Adapter {
         let Some(chat) = content::jid(&receipt.source.chat) else { return };
         let ids: Vec<_> = receipt.message_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let at = Timestamp::from_micros(receipt.timestamp.timestamp_micros());
-        self.observer.receipt(Receipt { chat, ids, kind, at });
+        self.observer.receipt(MessageReceipt { chat, ids, kind, at });
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) use transport::check_endpoint;
 use self::{events::Adapter, transport::GatedTransport};
 use super::{admission::Admission, state::ClientEvent};
 use async_trait::async_trait;
-use rookery_protocol::{Epoch, Jid, JidServer, MessageId, NodeId, Timestamp};
-use rookery_storage::{DeviceBackend, HistoryRow, ReceiptKind};
+use rookery_protocol::{Epoch, Jid, JidServer, MessageId, NodeId};
+use rookery_storage::{DeviceBackend, HistoryRow, MessageReceipt};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -54,19 +54,6 @@ pub(crate) enum Ack {
     Refused(String),
 }
 
-/// A receipt for messages of ours.
-#[derive(Clone, Debug)]
-pub(crate) struct Receipt {
-    /// The chat of the messages.
-    pub chat: Jid,
-    /// Their ids.
-    pub ids: Vec<MessageId>,
-    /// The stage they have reached.
-    pub kind: ReceiptKind,
-    /// When.
-    pub at: Timestamp,
-}
-
 /// Who hears what a client sees. All but [`Observer::store`] must return at once.
 #[async_trait]
 pub(crate) trait Observer: Send + Sync + 'static {
@@ -75,7 +62,7 @@ pub(crate) trait Observer: Send + Sync + 'static {
     /// The server answered a sent message.
     fn ack(&self, id: &str, ack: Ack);
     /// A receipt for messages of ours came.
-    fn receipt(&self, receipt: Receipt);
+    fn receipt(&self, receipt: MessageReceipt);
     /// Messages came that wait for no acknowledgement of ours.
     fn stray(&self, messages: Vec<HistoryRow>);
     /// Makes messages durable. Only when it succeeds are they acknowledged; otherwise they come again.
