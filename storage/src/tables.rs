@@ -191,6 +191,12 @@ pub(crate) fn owner(id: SessionId) -> Vec<u8> {
     Key::tag(0x23).raw(id.as_bytes()).0
 }
 
+/// The session of an owner row; none when the key is of another kind.
+pub(crate) fn session_of_owner(key: &[u8]) -> Option<SessionId> {
+    let id = key.strip_prefix(&[0x23])?.try_into().ok()?;
+    Some(SessionId::from_bytes(id))
+}
+
 /// The index of all idempotency records, oldest first.
 pub(crate) fn idempotency_by_time() -> Vec<u8> {
     vec![0x30]

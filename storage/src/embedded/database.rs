@@ -7,7 +7,7 @@ use super::{
     codec::{self, Format, Row},
     directory::{DataDir, FORMAT},
     options::{OpenError, Options},
-    transaction::Change,
+    transaction::{Change, Changes},
 };
 use crate::{
     StoreError,
@@ -83,12 +83,12 @@ impl Database {
         View { database: self, snapshot: self.engine.snapshot() }
     }
 
-    /// Applies changes as a whole and flushes them to disk. Keys must not repeat within a table.
-    pub(super) fn commit(&self, changes: impl Iterator<Item = (Table, Vec<u8>, Change)>) -> Result<(), fjall::Error> {
+    /// Applies changes as a whole and flushes them to disk.
+    pub(super) fn commit(&self, changes: &Changes) -> Result<(), fjall::Error> {
         let mut batch = self.engine.batch().durability(Some(PersistMode::SyncData));
-        for (table, key, change) in changes {
+        for (table, key, change) in changes.rows() {
             match change {
-                Change::Put(value) => batch.insert(self.table(table), key, value),
+                Change::Put(value) => batch.insert(self.table(table), key, value.clone()),
                 Change::Delete => batch.remove(self.table(table), key),
             }
         }

@@ -1,4 +1,5 @@
-//! What a write sees and changes: the database under all that went before it in the same batch.
+//! What a write sees and changes: the database, under the batch that is being flushed, under all that went before
+//! it in its own batch.
 //!
 //! Operations of one batch see each other's effects, and one that fails leaves none.
 
@@ -11,9 +12,9 @@ use crate::{
     tables::{self, Table},
 };
 use fjall::UserValue;
-use rookery_protocol::SessionId;
+use rookery_protocol::{Epoch, SessionId};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
 };
 
@@ -48,32 +49,73 @@ impl Changes {
     }
 
     /// Each change, once a key.
-    pub(super) fn into_rows(self) -> impl Iterator<Item = (Table, Vec<u8>, Change)> {
-        let of_table =
-            |(table, rows): (Table, BTreeMap<_, _>)| rows.into_iter().map(move |(key, value)| (table, key, value));
-        Table::ALL.into_iter().zip(self.tables).flat_map(of_table)
+    pub(super) fn rows<'a>(&'a self) -> impl Iterator<Item = (Table, &'a [u8], &'a Change)> {
+        let of_table = |(table, rows): (Table, &'a BTreeMap<Vec<u8>, Change>)| {
+            rows.iter().map(move |(key, change)| (table, key.as_slice(), change))
+        };
+        Table::ALL.into_iter().zip(&self.tables).flat_map(of_table)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Option<&Change> {
+        self.tables[table as usize].get(key)
+    }
+
+    fn range<'a>(
+        &'a self,
+        table: Table,
+        from: Bound<&[u8]>,
+        until: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], &'a Change)> + use<'a> {
+        self.tables[table as usize].range::<[u8], _>((from, until)).map(|(key, change)| (key.as_slice(), change))
+    }
+}
+
+/// What the writer knows of sessions besides their rows.
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// Those whose data is being removed, which takes several batches.
+    leaving: HashSet<SessionId>,
+    /// The newest epochs, as the owner rows have them: every write of a session asks for its own.
+    epochs: HashMap<SessionId, Epoch>,
+}
+
+impl Sessions {
+    /// A row changes; what was read from it is not known any more.
+    fn forget(&mut self, table: Table, key: &[u8]) {
+        if table == Table::Control
+            && let Some(session) = tables::session_of_owner(key)
+        {
+            self.epochs.remove(&session);
+        }
     }
 }
 
 /// One operation's access to the tables.
 pub(super) struct Transaction<'a> {
     database: &'a Database,
+    /// The batch before this one, which may not be in the database yet.
+    flushing: Option<&'a Changes>,
     changes: &'a mut Changes,
-    /// Sessions whose data is being removed, which takes several batches.
-    leaving: &'a mut HashSet<SessionId>,
+    sessions: &'a mut Sessions,
     /// What this operation replaced: a change of an operation before it, or none.
     undo: Vec<(Table, Vec<u8>, Option<Change>)>,
 }
 
 impl<'a> Transaction<'a> {
-    /// On top of these changes.
-    pub(super) fn new(database: &'a Database, changes: &'a mut Changes, leaving: &'a mut HashSet<SessionId>) -> Self {
-        Self { database, changes, leaving, undo: Vec::new() }
+    /// On top of these changes, and of those that are being flushed.
+    pub(super) fn new(
+        database: &'a Database,
+        flushing: Option<&'a Changes>,
+        changes: &'a mut Changes,
+        sessions: &'a mut Sessions,
+    ) -> Self {
+        Self { database, flushing, changes, sessions, undo: Vec::new() }
     }
 
     /// Takes back what this operation changed.
     pub(super) fn roll_back(mut self) {
         for (table, key, before) in self.undo.drain(..).rev() {
+            self.sessions.forget(table, &key);
             let rows = &mut self.changes.tables[table as usize];
             match before {
                 Some(change) => rows.insert(key, change),
@@ -84,7 +126,8 @@ impl<'a> Transaction<'a> {
 
     /// A stored value.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
-        match self.changes.tables[table as usize].get(key) {
+        let changed = self.changes.get(table, key).or_else(|| self.flushing?.get(table, key));
+        match changed {
             Some(Change::Put(value)) => Ok(Some(value.clone())),
             Some(Change::Delete) => Ok(None),
             None => self.database.get(table, key),
@@ -107,7 +150,9 @@ impl<'a> Transaction<'a> {
         if holds_nothing(from, until) {
             return Ok(Vec::new());
         }
-        let changed: Vec<_> = self.changes.tables[table as usize].range::<[u8], _>((from, until)).collect();
+        // Looked at before the database: what the flush brings there meanwhile is the same.
+        let flushing = self.flushing.into_iter().flat_map(|changes| changes.range(table, from, until));
+        let changed: BTreeMap<_, _> = flushing.chain(self.changes.range(table, from, until)).collect();
         // Every row that is changed may hide one of the database's.
         let wanted = limit.saturating_add(changed.len());
         let stored: Result<Vec<Pair>, _> = self.database.view().range(table, from, until).take(wanted).collect();
@@ -117,8 +162,8 @@ impl<'a> Transaction<'a> {
         let mut rows: BTreeMap<_, _> = stored?.into_iter().collect();
         for (key, change) in changed {
             match change {
-                Change::Put(value) => rows.insert(key.as_slice().into(), value.clone()),
-                Change::Delete => rows.remove(key.as_slice()),
+                Change::Put(value) => rows.insert(key.into(), value.clone()),
+                Change::Delete => rows.remove(key),
             };
         }
         Ok(rows.into_iter().take(limit).collect())
@@ -165,29 +210,38 @@ impl<'a> Transaction<'a> {
     }
 
     /// Checks that the session exists and that this is still its newest fence.
-    pub(super) fn check(&self, fence: &Fence) -> Result<(), StoreError> {
+    pub(super) fn check(&mut self, fence: &Fence) -> Result<(), StoreError> {
         self.check_leaving(fence)?;
-        if self.leaving.contains(&fence.session()) { Err(StoreError::NotFound("session")) } else { Ok(()) }
+        if self.sessions.leaving.contains(&fence.session()) { Err(StoreError::NotFound("session")) } else { Ok(()) }
     }
 
     /// The same, for a session that may be on its way out.
-    pub(super) fn check_leaving(&self, fence: &Fence) -> Result<(), StoreError> {
+    pub(super) fn check_leaving(&mut self, fence: &Fence) -> Result<(), StoreError> {
         let session = fence.session();
-        let owner: Owner = self.row(Table::Control, &tables::owner(session))?.ok_or(StoreError::NotFound("session"))?;
-        if owner.epoch == fence.epoch() { Ok(()) } else { Err(StoreError::Fenced { session, epoch: fence.epoch() }) }
+        let newest = match self.sessions.epochs.get(&session) {
+            Some(epoch) => *epoch,
+            None => {
+                let owner: Option<Owner> = self.row(Table::Control, &tables::owner(session))?;
+                let epoch = owner.ok_or(StoreError::NotFound("session"))?.epoch;
+                self.sessions.epochs.insert(session, epoch);
+                epoch
+            }
+        };
+        if newest == fence.epoch() { Ok(()) } else { Err(StoreError::Fenced { session, epoch: fence.epoch() }) }
     }
 
     /// From now on the session's data is on its way out and nothing may be added.
     pub(super) fn leave(&mut self, session: SessionId) {
-        self.leaving.insert(session);
+        self.sessions.leaving.insert(session);
     }
 
     /// The session and all its data are gone.
     pub(super) fn left(&mut self, session: SessionId) {
-        self.leaving.remove(&session);
+        self.sessions.leaving.remove(&session);
     }
 
     fn change(&mut self, table: Table, key: Vec<u8>, change: Change) {
+        self.sessions.forget(table, &key);
         let before = self.changes.tables[table as usize].insert(key.clone(), change);
         self.undo.push((table, key, before));
     }
@@ -212,19 +266,19 @@ mod tests {
     fn operations_see_what_went_before_and_a_failed_one_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Options::new(dir.path())).unwrap();
-        let (mut changes, mut leaving) = (Changes::default(), HashSet::new());
-        let mut transaction = Transaction::new(&database, &mut changes, &mut leaving);
+        let (mut changes, mut sessions) = (Changes::default(), Sessions::default());
+        let mut transaction = Transaction::new(&database, None, &mut changes, &mut sessions);
         for key in ["ka", "kb", "kc"] {
             put(&mut transaction, key, "stored");
         }
-        database.commit(std::mem::take(&mut changes).into_rows()).unwrap();
+        database.commit(&std::mem::take(&mut changes)).unwrap();
 
-        let mut first = Transaction::new(&database, &mut changes, &mut leaving);
+        let mut first = Transaction::new(&database, None, &mut changes, &mut sessions);
         put(&mut first, "kb", "first");
         put(&mut first, "kd", "first");
         first.delete(TABLE, "ka".into());
 
-        let mut failed = Transaction::new(&database, &mut changes, &mut leaving);
+        let mut failed = Transaction::new(&database, None, &mut changes, &mut sessions);
         assert_eq!(failed.get(TABLE, b"kb").unwrap().as_deref(), Some(&b"first"[..]));
         assert_eq!(failed.get(TABLE, b"ka").unwrap(), None);
         put(&mut failed, "kb", "failed");
@@ -235,22 +289,54 @@ mod tests {
         assert_eq!(keys(&failed.prefix(TABLE, b"k", None, 9).unwrap()), [b"ka", b"kb", b"kd", b"ke"]);
         failed.roll_back();
 
-        let second = Transaction::new(&database, &mut changes, &mut leaving);
+        let second = Transaction::new(&database, None, &mut changes, &mut sessions);
         assert_eq!(keys(&second.prefix(TABLE, b"k", None, 9).unwrap()), [b"kb", b"kc", b"kd"]);
         assert_eq!(keys(&second.prefix(TABLE, b"k", None, 2).unwrap()), [b"kb", b"kc"], "what is gone does not count");
         assert_eq!(keys(&second.prefix(TABLE, b"k", Some(b"kb"), 2).unwrap()), [b"kc", b"kd"]);
         assert_eq!(second.get(TABLE, b"kb").unwrap().as_deref(), Some(&b"first"[..]));
-        database.commit(changes.into_rows()).unwrap();
+        database.commit(&changes).unwrap();
         let rows: Result<Vec<Pair>, _> = database.view().prefix(TABLE, b"k", None).collect();
         assert_eq!(keys(&rows.unwrap()), [b"kb", b"kc", b"kd"]);
+    }
+
+    #[test]
+    fn what_is_being_flushed_is_over_the_database_and_under_the_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&Options::new(dir.path())).unwrap();
+        let (mut stored, mut flushing, mut changes) = (Changes::default(), Changes::default(), Changes::default());
+        let mut sessions = Sessions::default();
+        let mut transaction = Transaction::new(&database, None, &mut stored, &mut sessions);
+        for key in ["ka", "kb", "kc"] {
+            put(&mut transaction, key, "stored");
+        }
+        database.commit(&stored).unwrap();
+        let mut transaction = Transaction::new(&database, None, &mut flushing, &mut sessions);
+        put(&mut transaction, "ka", "flushing");
+        put(&mut transaction, "kd", "flushing");
+        transaction.delete(TABLE, "kb".into());
+        transaction.delete(TABLE, "kc".into());
+
+        for committed in [false, true] {
+            let mut last = Transaction::new(&database, Some(&flushing), &mut changes, &mut sessions);
+            put(&mut last, "kc", "last");
+            last.delete(TABLE, "kd".into());
+            assert_eq!(last.get(TABLE, b"ka").unwrap().as_deref(), Some(&b"flushing"[..]), "committed: {committed}");
+            assert_eq!(last.get(TABLE, b"kb").unwrap(), None);
+            assert_eq!(last.get(TABLE, b"kc").unwrap().as_deref(), Some(&b"last"[..]));
+            assert_eq!(last.get(TABLE, b"kd").unwrap(), None);
+            assert_eq!(keys(&last.prefix(TABLE, b"k", None, 9).unwrap()), [b"ka", b"kc"]);
+            assert_eq!(keys(&last.prefix(TABLE, b"k", None, 1).unwrap()), [b"ka"]);
+            last.roll_back();
+            database.commit(&flushing).unwrap();
+        }
     }
 
     #[test]
     fn empty_and_inverted_ranges_have_no_rows() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Options::new(dir.path())).unwrap();
-        let (mut changes, mut leaving) = (Changes::default(), HashSet::new());
-        let mut transaction = Transaction::new(&database, &mut changes, &mut leaving);
+        let (mut changes, mut sessions) = (Changes::default(), Sessions::default());
+        let mut transaction = Transaction::new(&database, None, &mut changes, &mut sessions);
         put(&mut transaction, "b", "");
         let (b, c) = (&b"b"[..], &b"c"[..]);
         for (from, until) in [

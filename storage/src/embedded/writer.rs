@@ -1,20 +1,19 @@
-//! The one thread that writes: it takes what is queued, runs it as one batch, flushes it to disk and answers.
+//! The one writer: it takes what is queued, runs it as one batch, and has it flushed to disk and answered.
 //!
 //! Since it alone writes, whatever an operation reads and then writes is atomic, and operations take effect in
-//! the order of the queue. Once a flush has failed nothing is known about the disk any more: the writer
-//! refuses everything until the process is started again.
+//! the order of the queue. While one batch is flushed, by a thread of its own, the next one is filled on top of
+//! it; nothing is answered before it is on disk. Once a flush has failed nothing is known about the disk any
+//! more: the writer refuses everything until the process is started again.
 
 use super::{
     database::Database,
-    transaction::{Changes, Transaction},
+    transaction::{Changes, Sessions, Transaction},
 };
 use crate::{
     StoreError,
     metrics::{BATCH_OPERATIONS, QUEUE_DEPTH, record},
 };
-use rookery_protocol::SessionId;
 use std::{
-    collections::HashSet,
     io,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -29,14 +28,11 @@ const MAX_OPERATIONS: usize = 256;
 /// No further operation is taken into a batch of this size.
 pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// How a batch ended.
-enum Flush {
-    /// It is on disk.
-    Done,
-    /// The engine had failed before: nothing was written.
-    Refused(String),
-    /// Nobody knows.
-    Failed(Arc<fjall::Error>),
+/// Operations that have run and are not answered yet.
+#[derive(Default)]
+struct Batch {
+    changes: Arc<Changes>,
+    done: Vec<Box<dyn Operation>>,
 }
 
 /// A queued operation, whatever it answers.
@@ -111,78 +107,151 @@ where
 /// Where operations are queued.
 pub(super) type Queue = mpsc::Sender<Box<dyn Operation>>;
 
-/// Starts the thread. It ends when the queue is closed and empty, and says whether every flush went well.
+/// Starts the threads. They end when the queue is closed and empty; the one that is joined says whether every flush
+/// went well.
 pub(super) fn start(
     database: Arc<Database>,
     capacity: usize,
     deadline: Duration,
 ) -> io::Result<(Queue, JoinHandle<bool>)> {
     let (queue, operations) = mpsc::channel(capacity);
-    let writer = Writer { database, operations, deadline, leaving: HashSet::new(), failure: None };
-    let thread = thread::Builder::new().name("storage-writer".to_owned()).spawn(move || writer.run())?;
+    let (hand_over, mut batches) = mpsc::channel::<Batch>(1);
+    let (report, flushed) = mpsc::channel(1);
+    let disk = Arc::clone(&database);
+    let flusher = thread::Builder::new().name("storage-flush".to_owned()).spawn(move || {
+        while let Some(batch) = batches.blocking_recv() {
+            flush(&disk, batch, &report);
+        }
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let writer = Writer {
+        database,
+        operations,
+        deadline,
+        sessions: Sessions::default(),
+        open: Changes::default(),
+        done: Vec::new(),
+        flushing: None,
+        hand_over,
+        flushed,
+        failure: None,
+    };
+    let thread = thread::Builder::new().name("storage-writer".to_owned()).spawn(move || {
+        let intact = runtime.block_on(writer.run());
+        // It ends with the channel that the writer held.
+        flusher.join().is_ok() && intact
+    })?;
     Ok((queue, thread))
+}
+
+/// Brings a batch to the disk and answers its operations. The writer hears first, so that it can make ready what
+/// comes next meanwhile.
+fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), String>>) {
+    let Batch { changes, done } = batch;
+    let committed = if changes.is_empty() { Ok(()) } else { database.commit(&changes).map_err(Arc::new) };
+    drop(changes);
+    let reason = |error: &fjall::Error| format!("the storage engine has failed: {error}");
+    // The writer waits for this and goes only when it has it.
+    let _ = report.blocking_send(committed.as_ref().map(|_| ()).map_err(|error| reason(error)));
+    let answer = || match &committed {
+        Ok(()) => Ok(()),
+        // It had failed before: nothing was written.
+        Err(error) if matches!(**error, fjall::Error::Poisoned) => Err(StoreError::Unavailable(reason(error))),
+        // Nobody knows.
+        Err(error) => Err(StoreError::Engine(Box::new(Arc::clone(error)))),
+    };
+    for operation in done {
+        operation.finish(&answer);
+    }
 }
 
 struct Writer {
     database: Arc<Database>,
     operations: mpsc::Receiver<Box<dyn Operation>>,
     deadline: Duration,
-    leaving: HashSet<SessionId>,
+    sessions: Sessions,
+    /// The changes of the batch that is being filled, and its operations.
+    open: Changes,
+    done: Vec<Box<dyn Operation>>,
+    /// The changes of the batch that is being flushed.
+    flushing: Option<Arc<Changes>>,
+    hand_over: mpsc::Sender<Batch>,
+    flushed: mpsc::Receiver<Result<(), String>>,
     /// Why nothing is written any more.
     failure: Option<String>,
 }
 
 impl Writer {
-    fn run(mut self) -> bool {
-        while let Some(first) = self.operations.blocking_recv() {
-            metrics::gauge!(QUEUE_DEPTH).set(self.operations.len() as f64);
-            self.batch(first);
+    async fn run(mut self) -> bool {
+        let mut closed = false;
+        while !(closed && self.flushing.is_none() && self.done.is_empty()) {
+            tokio::select! {
+                biased;
+                flushed = self.flushed.recv(), if self.flushing.is_some() => self.settle(flushed),
+                operation = self.operations.recv(), if !closed && self.has_room() => match operation {
+                    Some(operation) => self.take(operation),
+                    None => closed = true,
+                },
+            }
+            while self.has_room()
+                && let Ok(operation) = self.operations.try_recv()
+            {
+                self.take(operation);
+            }
+            if self.flushing.is_none() && !self.done.is_empty() {
+                self.flush();
+            }
         }
         self.failure.is_none()
     }
 
-    fn batch(&mut self, first: Box<dyn Operation>) {
-        let mut changes = Changes::default();
-        let mut done = Vec::new();
-        let mut next = Some(first);
-        while let Some(mut operation) = next.take() {
-            if let Some(reason) = &self.failure {
-                operation.refuse(StoreError::Unavailable(reason.clone()));
-            } else if operation.since().elapsed() > self.deadline {
-                operation.refuse(StoreError::Overloaded);
-            } else {
-                operation.run(Transaction::new(&self.database, &mut changes, &mut self.leaving));
-                done.push(operation);
-            }
-            if done.len() < MAX_OPERATIONS && changes.bytes() < MAX_BYTES {
-                next = self.operations.try_recv().ok();
-            }
-        }
-        metrics::histogram!(BATCH_OPERATIONS).record(done.len() as f64);
-        let flush = self.flush(changes);
-        let answer = || match &flush {
-            Flush::Done => Ok(()),
-            Flush::Refused(reason) => Err(StoreError::Unavailable(reason.clone())),
-            Flush::Failed(error) => Err(StoreError::Engine(Box::new(Arc::clone(error)))),
-        };
-        for operation in done {
-            operation.finish(&answer);
+    fn has_room(&self) -> bool {
+        self.done.len() < MAX_OPERATIONS && self.open.bytes() < MAX_BYTES
+    }
+
+    /// Runs an operation in memory.
+    fn take(&mut self, mut operation: Box<dyn Operation>) {
+        if let Some(reason) = &self.failure {
+            operation.refuse(StoreError::Unavailable(reason.clone()));
+        } else if operation.since().elapsed() > self.deadline {
+            operation.refuse(StoreError::Overloaded);
+        } else {
+            let flushing = self.flushing.as_deref();
+            operation.run(Transaction::new(&self.database, flushing, &mut self.open, &mut self.sessions));
+            self.done.push(operation);
         }
     }
 
-    fn flush(&mut self, changes: Changes) -> Flush {
-        if changes.is_empty() {
-            return Flush::Done;
+    /// Hands the open batch over.
+    fn flush(&mut self) {
+        metrics::gauge!(QUEUE_DEPTH).set(self.operations.len() as f64);
+        metrics::histogram!(BATCH_OPERATIONS).record(self.done.len() as f64);
+        let changes = Arc::new(std::mem::take(&mut self.open));
+        let batch = Batch { changes: Arc::clone(&changes), done: std::mem::take(&mut self.done) };
+        self.flushing = Some(changes);
+        if self.hand_over.try_send(batch).is_err() {
+            // The thread has panicked, and with it went the operations: their callers hear that the writer is gone.
+            self.fail("the thread that flushes has ended".to_owned());
         }
-        let Err(failure) = self.database.commit(changes.into_rows()) else {
-            return Flush::Done;
-        };
-        error!(error = %failure, "the storage engine failed; nothing is written until the next start");
-        let reason = format!("the storage engine has failed: {failure}");
-        self.failure = Some(reason.clone());
-        match failure {
-            fjall::Error::Poisoned => Flush::Refused(reason),
-            other => Flush::Failed(Arc::new(other)),
+    }
+
+    /// Takes in how the flush ended: without an answer, the thread has ended.
+    fn settle(&mut self, flushed: Option<Result<(), String>>) {
+        self.flushing = None;
+        let failure = flushed.unwrap_or_else(|| Err("the thread that flushes has ended".to_owned()));
+        if let Err(reason) = failure {
+            self.fail(reason);
         }
+    }
+
+    /// From now on nothing is written; what has run on top of a batch that is not on disk has not happened.
+    fn fail(&mut self, reason: String) {
+        error!(reason, "nothing is written until the next start");
+        self.flushing = None;
+        self.open = Changes::default();
+        for operation in self.done.drain(..) {
+            operation.refuse(StoreError::Unavailable(reason.clone()));
+        }
+        self.failure = Some(reason);
     }
 }
