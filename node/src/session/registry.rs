@@ -173,7 +173,11 @@ impl Sessions {
             connected,
             closed.clone(),
         ));
-        desk.recover(row.device.is_some()).await?;
+        if let Err(error) = desk.recover(row.device.is_some()).await {
+            // What it has taken up so far goes back to the outbox.
+            closed.cancel();
+            return Err(error.into());
+        }
         let intake = Arc::new(Intake::new(fence.clone(), env.stores.clone(), keys, self.receipts.clone()));
         let keeper = Keeper {
             fence: fence.clone(),

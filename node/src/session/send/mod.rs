@@ -241,8 +241,9 @@ impl SendDesk {
                 None => desk.twins.insert(key, (hash, twin.clone())),
             };
         }
-        let desk = Arc::clone(self);
+        let entry = TwinEntry { desk: Arc::clone(self), key };
         tokio::spawn(async move {
+            let desk = &entry.desk;
             let accepted = match desk.recorded(&key, &hash).await {
                 Ok(Some(receipt)) => Ok((receipt, None)),
                 Ok(None) => desk.accept(request).await.map(|(receipt, outcome)| (receipt, Some(outcome))),
@@ -260,7 +261,6 @@ impl SendDesk {
                 }
                 Err(error) => drop(publish.send_replace(Some(Err(Refusal::from(&error))))),
             }
-            desk.desk().twins.remove(&key);
         });
         Ok(twin)
     }
@@ -422,6 +422,18 @@ async fn follow(mut twin: Twin, wait: Duration) -> Result<Receipt, SendError> {
     let _ = tokio::time::timeout(wait, twin.wait_for(ended)).await;
     let answer = twin.borrow().clone();
     answer.expect("waited for").map_err(SendError::from)
+}
+
+/// The place of the first caller with an idempotency key, given up however its task ends.
+struct TwinEntry {
+    desk: Arc<SendDesk>,
+    key: [u8; 32],
+}
+
+impl Drop for TwinEntry {
+    fn drop(&mut self) {
+        self.desk.desk().twins.remove(&self.key);
+    }
 }
 
 /// The id of a message on the wire. Derived from the idempotency key where there is one, so that whoever sends
