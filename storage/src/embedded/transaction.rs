@@ -218,14 +218,13 @@ impl<'a> Transaction<'a> {
     /// The same, for a session that may be on its way out.
     pub(super) fn check_leaving(&mut self, fence: &Fence) -> Result<(), StoreError> {
         let session = fence.session();
-        let newest = match self.sessions.epochs.get(&session) {
-            Some(epoch) => *epoch,
-            None => {
-                let owner: Option<Owner> = self.row(Table::Control, &tables::owner(session))?;
-                let epoch = owner.ok_or(StoreError::NotFound("session"))?.epoch;
-                self.sessions.epochs.insert(session, epoch);
-                epoch
-            }
+        let newest = if let Some(epoch) = self.sessions.epochs.get(&session) {
+            *epoch
+        } else {
+            let owner: Option<Owner> = self.row(Table::Control, &tables::owner(session))?;
+            let epoch = owner.ok_or(StoreError::NotFound("session"))?.epoch;
+            self.sessions.epochs.insert(session, epoch);
+            epoch
         };
         if newest == fence.epoch() { Ok(()) } else { Err(StoreError::Fenced { session, epoch: fence.epoch() }) }
     }

@@ -152,7 +152,7 @@ fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), Str
     drop(changes);
     let reason = |error: &fjall::Error| format!("the storage engine has failed: {error}");
     // The writer waits for this and goes only when it has it.
-    let _ = report.blocking_send(committed.as_ref().map(|_| ()).map_err(|error| reason(error)));
+    let _ = report.blocking_send(committed.as_ref().copied().map_err(|error| reason(error)));
     let answer = || match &committed {
         Ok(()) => Ok(()),
         // It had failed before: nothing was written.
