@@ -101,14 +101,14 @@ impl Collection {
         &mut self,
         keys: &Keys,
         mut patch: wa::SyncdPatch,
-        mutations: Vec<wa::SyncdMutation>,
+        mutations: &[wa::SyncdMutation],
         keep: usize,
     ) -> Option<Flaw> {
         let version = self.version + 1;
-        let after = self.hash_after(&mutations);
+        let after = self.hash_after(mutations);
         patch.version = version_field(version);
-        let flaw = self.flaw(keys, &patch, &mutations, after);
-        self.records_after(&mutations);
+        let flaw = self.flaw(keys, &patch, mutations, after);
+        self.records_after(mutations);
         self.hash = after.unwrap_or(self.hash);
         self.push(&patch, keep);
         flaw
@@ -140,14 +140,14 @@ impl Collection {
     /// All records as one snapshot of the present version.
     pub(super) fn snapshot(&self, keys: &Keys) -> wa::SyncdSnapshot {
         let key_id = || MessageField::some(wa::KeyId { id: Some(KEY_ID.to_vec()) });
-        let record = |(index, value): (&Box<[u8]>, &Box<[u8]>)| wa::SyncdRecord {
+        let record = |(index, value): (&[u8], &[u8])| wa::SyncdRecord {
             index: MessageField::some(wa::SyncdIndex { blob: Some(index.to_vec()) }),
             value: MessageField::some(wa::SyncdValue { blob: Some(value.to_vec()) }),
             key_id: key_id(),
         };
         wa::SyncdSnapshot {
             version: version_field(self.version),
-            records: self.records.iter().map(record).collect(),
+            records: self.records.iter().map(|(index, value)| record((index, value))).collect(),
             mac: Some(self.snapshot_mac(keys, self.version, self.hash)),
             key_id: key_id(),
         }
@@ -260,7 +260,7 @@ mod tests {
         let patch = wa::SyncdPatch::decode_from_slice(writer.since(0).unwrap().next().unwrap()).unwrap();
         let take = |patch: wa::SyncdPatch| {
             let mutations = patch.mutations.clone();
-            Collection::new("regular").take(&keys(), patch, mutations, KEEP)
+            Collection::new("regular").take(&keys(), patch, &mutations, KEEP)
         };
         assert_eq!(take(patch.clone()), None);
         assert_eq!(take(wa::SyncdPatch { patch_mac: None, ..patch.clone() }), Some(Flaw::PatchMac));

@@ -122,7 +122,7 @@ fn collection(session: &Session, account: &Account, request: &Node) -> Result<Ou
     let patch = wa::SyncdPatch::decode_from_slice(patch).map_err(|_| StanzaError::Malformed("patch"))?;
     let mutations = mutations_of(world, &patch);
     let push_name = change::push_name(&keys, &mutations);
-    if let Some(flaw) = collection.take(&keys, patch, mutations, world.config.limits.app_state_patches) {
+    if let Some(flaw) = collection.take(&keys, patch, &mutations, world.config.limits.app_state_patches) {
         world.stats.count("app state flaw");
         tracing::debug!(%flaw, collection = collection.name(), "a client's patch is wrong");
     }

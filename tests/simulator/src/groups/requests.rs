@@ -50,6 +50,13 @@ fn approval(node: &Node) -> bool {
     node.get_optional_child("group_join").is_some_and(|join| attr_is(join, "state", "on"))
 }
 
+/// Each participant that a request names is answered for.
+fn answers(tag: &'static str, named: &Node) -> Node {
+    let participants = named.get_children_by_tag("participant");
+    let answers = participants.map(|p| element("participant").attr("jid", text_of(p, "jid")).build());
+    element(tag).children(answers).build()
+}
+
 struct Request<'a> {
     world: &'a Arc<World>,
     login: &'a Login,
@@ -125,7 +132,7 @@ impl Request<'_> {
             }
             "cancel_membership_requests" => {
                 self.change(&Change::Cancel)?;
-                return Ok(Some(self.answers("cancel_membership_requests", child)));
+                return Ok(Some(answers("cancel_membership_requests", child)));
             }
             "invite" => {
                 let group = self.change(&Change::Invite)?;
@@ -220,12 +227,6 @@ impl Request<'_> {
             }
         });
         Ok(element(tag).children(answers).build())
-    }
-
-    fn answers(&self, tag: &'static str, named: &Node) -> Node {
-        let participants = named.get_children_by_tag("participant");
-        let answers = participants.map(|p| element("participant").attr("jid", text_of(p, "jid")).build());
-        element(tag).children(answers).build()
     }
 
     fn leave(&self) -> Result<Node, StanzaError> {
