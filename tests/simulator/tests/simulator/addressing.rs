@@ -12,7 +12,7 @@ use crate::client::{DEADLINE, TestClient, assert_clean, jid, simulator};
 async fn receive<T>(client: &TestClient, what: &str, take: impl Fn(&wa::Message) -> Option<T>) -> (String, T) {
     client
         .wait(what, |e| match e {
-            Event::Messages(batch) => batch.iter().find_map(|m| Some((m.info.id.to_string(), take(&m.message)?))),
+            Event::Messages(batch) => batch.iter().find_map(|m| Some((m.info.id.clone(), take(&m.message)?))),
             _ => None,
         })
         .await

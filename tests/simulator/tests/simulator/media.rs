@@ -82,7 +82,7 @@ async fn an_upload_that_broke_off_goes_on() {
 async fn receive<T>(client: &TestClient, what: &str, take: impl Fn(&wa::Message) -> Option<T>) -> (String, T) {
     client
         .wait(what, |e| match e {
-            Event::Messages(batch) => batch.iter().find_map(|m| Some((m.info.id.to_string(), take(&m.message)?))),
+            Event::Messages(batch) => batch.iter().find_map(|m| Some((m.info.id.clone(), take(&m.message)?))),
             _ => None,
         })
         .await
