@@ -6,7 +6,7 @@ use crate::{
     fetch::Fetcher,
     media::{Cache, Media},
     metrics,
-    session::{Admission, ClientSettings, Connector, Environment, Policy, Sessions},
+    session::{Admission, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
     spool::{FileId, Spool},
 };
 use anyhow::Context;
@@ -185,7 +185,11 @@ fn environment(config: &Config, stores: &Stores, spool: Spool) -> anyhow::Result
             restart_max: Duration::from_millis(sessions.restart_max_ms),
         },
         spool,
-        queue_limit: config.sends.queue_limit,
+        send_limits: SendLimits {
+            queue: config.sends.queue_limit,
+            per_second: config.sends.per_second,
+            burst: config.sends.burst,
+        },
         per_user_limit: sessions.per_user_limit,
     })
 }

@@ -31,6 +31,8 @@ enum Command {
     Run(RunOptions),
     /// Print the default configuration with its documentation.
     Config,
+    /// Print the specification of the API (OpenAPI, JSON).
+    Openapi,
     /// Start a simulated WhatsApp and a gateway, and show a session from pairing to history.
     #[cfg(feature = "sandbox")]
     Demo(crate::demo::Options),
@@ -57,6 +59,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Some(Command::Run(options)) => serve(&options),
         Some(Command::Config) => {
             print!("{DEFAULTS}");
+            Ok(())
+        }
+        Some(Command::Openapi) => {
+            print!("{}", crate::api::openapi_document());
             Ok(())
         }
         #[cfg(feature = "sandbox")]

@@ -98,6 +98,8 @@ pub(crate) struct SessionsConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SendsConfig {
     pub queue_limit: usize,
+    pub per_second: f64,
+    pub burst: u32,
     pub wait_ms: u64,
 }
 
@@ -217,6 +219,7 @@ impl Config {
         for (key, rate) in [
             ("sessions.logins_per_second", self.sessions.logins_per_second),
             ("sessions.pairings_per_second", self.sessions.pairings_per_second),
+            ("sends.per_second", self.sends.per_second),
         ] {
             if rate <= 0.0 || !rate.is_finite() {
                 return fail(key, "must be above 0");
@@ -236,6 +239,9 @@ impl Config {
         }
         if self.sends.queue_limit == 0 || self.sends.wait_ms > 60_000 {
             return fail("sends.queue_limit, sends.wait_ms", "must be at least 1, and at most 60000");
+        }
+        if self.sends.burst == 0 {
+            return fail("sends.burst", "must be at least 1");
         }
         self.check_media()
     }

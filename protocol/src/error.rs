@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
+use utoipa::ToSchema;
 
 /// What is wrong, for programs. Stable: a code is never renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The body is no JSON, or a header or the path cannot be read.
@@ -145,7 +146,7 @@ impl fmt::Display for ApiError {
 impl std::error::Error for ApiError {}
 
 /// The JSON of every error but the two 401 bodies, which the contract fixes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What is wrong, for people.
     pub message: String,
@@ -155,5 +156,13 @@ pub struct ErrorBody {
     pub request_id: String,
     /// The fields that are not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, Vec<String>>>)]
     pub errors: Option<FieldErrors>,
+}
+
+/// The JSON of a 401, which the contract fixes to the letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Unauthorized {
+    /// `Unauthorized - No Bearer Token` or `Unauthorized - Invalid Bearer Token`.
+    pub message: String,
 }

@@ -6,8 +6,9 @@
 pub mod api;
 mod error;
 mod id;
+mod schema;
 mod time;
 
-pub use error::{ApiError, ErrorBody, ErrorCode, FieldErrors};
+pub use error::{ApiError, ErrorBody, ErrorCode, FieldErrors, Unauthorized};
 pub use id::{DeviceId, Epoch, IdError, Incarnation, Jid, JidServer, MessageId, NodeId, SessionId, TokenId, UserId};
 pub use time::Timestamp;

@@ -6,7 +6,10 @@ use crate::{
 };
 use reqwest::Method;
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_are_404_and_wrong_methods_405() {
@@ -109,8 +112,12 @@ async fn more_requests_at_a_time_than_allowed_are_503() {
     let world = World::with(&[("ROOKERY_API__MAX_REQUESTS", "1")]).await;
     // A request whose body does not come occupies the only place.
     let mut slow = TcpStream::connect(world.node.address()).await.unwrap();
-    let more = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+    let more = "Content-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n";
     slow.write_all(head("POST", "/api/whatsapp/sessions", world.client.token(), more).as_bytes()).await.unwrap();
+    // It is asked for its body when it has the place; before that one of ours might have it.
+    let mut go_on = [0; 25];
+    slow.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     let refused = crate::node::eventually("the place is taken", async || {
         let answer = world.client.get("/api/whatsapp/sessions").await;
         if answer.status == 503 { Ok(answer) } else { Err(answer.status.to_string()) }

@@ -104,6 +104,7 @@ impl Node {
             ("ROOKERY_WHATSAPP__URL", url.as_str()),
             ("ROOKERY_WHATSAPP__VERSION", "2.3000.1023456789"),
             ("ROOKERY_WHATSAPP__PREKEYS", "20"),
+            ("ROOKERY_SENDS__BURST", "100000"),
         ];
         let all = usual.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut node = Stopped { folder: TempDir::new().unwrap(), settings: all }.start().await;

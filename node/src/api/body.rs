@@ -126,12 +126,14 @@ async fn read(stream: &mut Body, declared: usize, limit: usize) -> Result<Vec<u8
 pub(super) struct Fields {
     values: Map<String, Value>,
     errors: FieldErrors,
+    /// Whether they come from a form or a query, where everything is text.
+    form: bool,
 }
 
 impl Fields {
     /// No fields yet.
     pub(super) fn empty() -> Self {
-        Self { values: Map::new(), errors: FieldErrors::new() }
+        Self { values: Map::new(), errors: FieldErrors::new(), form: true }
     }
 
     /// Adds a field from somewhere else than a JSON object, where it may stand only once.
@@ -145,7 +147,7 @@ impl Fields {
 
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(values)) => Ok(Self { values, errors: FieldErrors::new() }),
+            Ok(Value::Object(values)) => Ok(Self { values, errors: FieldErrors::new(), form: false }),
             Ok(_) => Err(ApiError::new(ErrorCode::MalformedRequest, "The body must be a JSON object.")),
             Err(error) => {
                 // Of the parser's words only the place: the rest may quote the body.
@@ -192,6 +194,20 @@ impl Fields {
             Some(Value::String(text)) if text.is_empty() => None,
             Some(_) => Some(self.text(field, max_chars)).filter(|text| !text.is_empty()),
         }
+    }
+
+    /// A whole number of at most `max` that may be missing; in a form it is a text.
+    pub(super) fn optional_number(&mut self, field: &'static str, max: u64) -> Option<u64> {
+        let number = match self.values.remove(field) {
+            None | Some(Value::Null) => return None,
+            Some(Value::String(text)) if self.form => text.parse().ok(),
+            Some(value) => value.as_u64(),
+        };
+        let number = number.filter(|number| *number <= max);
+        if number.is_none() {
+            self.problem(field, format!("must be a whole number of at most {max}"));
+        }
+        number
     }
 
     /// A required text that names a thing of type `T`.

@@ -85,6 +85,9 @@ pub(super) fn from_send(error: &SendError) -> ApiError {
             let text = "Too many messages of this session are waiting to be sent.";
             ApiError::new(ErrorCode::TooManyRequests, text).retry_after(LATER)
         }
+        SendError::TooFast(wait) => {
+            ApiError::new(ErrorCode::TooManyRequests, "The session sends too fast.").retry_after(*wait)
+        }
         SendError::IdempotencyConflict => {
             let text = "The Idempotency-Key was used for another request.";
             ApiError::new(ErrorCode::IdempotencyConflict, text)

@@ -13,8 +13,8 @@ use super::{
 use crate::session::{Content, SendReceipt, SendRequest, digest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
-    ApiError, ErrorCode, Jid, MessageId, SessionId, Timestamp,
-    api::{Direction, List, Media, Message, MessageStatus, MessageType, Receipts, Sent, SentStatus},
+    ApiError, ErrorBody, ErrorCode, Jid, MessageId, SessionId, Timestamp,
+    api::{Direction, List, Media, Message, MessageStatus, MessageType, Receipts, SendText, Sent, SentStatus},
 };
 use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome};
 use std::{sync::Arc, time::Duration};
@@ -27,6 +27,9 @@ use warp::{
 
 /// WhatsApp's own limit.
 const MAX_TEXT_CHARS: usize = 65_536;
+
+/// WhatsApp shows it for no longer.
+const MAX_TYPING_MS: u64 = 25_000;
 
 type Answer = Result<Response, ApiError>;
 
@@ -41,7 +44,24 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ]
 }
 
-async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
+/// Send a text.
+#[utoipa::path(
+    post, path = "/api/whatsapp/messages/text", tag = "Messages",
+    security(("token" = [])), request_body = SendText,
+    params(
+        ("wait_ms" = Option<u32>, Query, description = "How long to wait for WhatsApp, in milliseconds.", maximum = 60000),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and request are one message, for 24 hours.", min_length = 1, max_length = 255),
+    ),
+    responses(
+        (status = 200, description = "WhatsApp has it.", body = Sent),
+        (status = 202, description = "It is on disk and will be sent.", body = Sent),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+        (status = 409, description = "`session_state`: not linked; `idempotency_conflict`: the key was used for another request.", body = ErrorBody),
+        (status = 422, description = "`validation_failed`; `rejected`: WhatsApp refused the message for good.", body = ErrorBody),
+        (status = 429, description = "`too_many_requests`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let wait_ms = request.query()?.wait_ms()?;
     let key = idempotency_key(&request.headers)?.map(str::to_owned);
@@ -50,6 +70,7 @@ async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let to = fields.text("to", 255);
     let chat = if to.is_empty() { None } else { recipient(&mut fields, &to) };
     let text = fields.text("message", MAX_TEXT_CHARS);
+    let typing = typing(&mut fields);
     fields.finish()?;
     let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
     let idempotency = key.map(|key| {
@@ -58,7 +79,7 @@ async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     });
     let content = Content::text(text);
     let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
-    let send = SendRequest { to, chat, content, idempotency, wait };
+    let send = SendRequest { to, chat, content, idempotency, wait, typing };
     let receipt = api.sessions.send(user, session, send).await.map_err(from_session)?;
     sent(session, receipt.map_err(|error| from_send(&error))?)
 }
@@ -66,6 +87,11 @@ async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
 /// The address that a caller means.
 pub(super) fn recipient(fields: &mut super::body::Fields, to: &str) -> Option<Jid> {
     Jid::from_recipient(to).map_err(|error| fields.problem("to", error.to_string())).ok()
+}
+
+/// How long the recipient is to see somebody typing first.
+pub(super) fn typing(fields: &mut super::body::Fields) -> Duration {
+    Duration::from_millis(fields.optional_number("typing_ms", MAX_TYPING_MS).unwrap_or(0))
 }
 
 /// The caller's idempotency key: 1 to 255 printable characters.
@@ -90,7 +116,27 @@ pub(super) fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
     Ok(json(code, &body))
 }
 
-async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// The history of a session, newest first.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions/{session_id}/messages", tag = "Messages",
+    security(("token" = [])), operation_id = "list_messages",
+    params(
+        ("session_id" = SessionId, Path, description = "The session."),
+        ("chat" = Option<String>, Query, description = "Only of this chat: phone number, JID, LID or group JID."),
+        ("from" = Option<Timestamp>, Query, description = "Only from this time on."),
+        ("until" = Option<Timestamp>, Query, description = "Only before this time."),
+        ("direction" = Option<Direction>, Query, description = "Only inbound or only outbound."),
+        ("type" = Option<MessageType>, Query, description = "Only of this kind."),
+        ("limit" = Option<u8>, Query, description = "Rows of a page, 1 to 200; 50 without it.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page.", body = List<Message>),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
     let query = history_query(&request.query()?)?;
@@ -100,7 +146,20 @@ async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     Ok(json(StatusCode::OK, &List { data, next_cursor }))
 }
 
-async fn get(id: String, message_id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// One message with its receipts.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions/{session_id}/messages/{message_id}", tag = "Messages",
+    security(("token" = [])), operation_id = "get_message",
+    params(
+        ("session_id" = SessionId, Path, description = "The session."),
+        ("message_id" = MessageId, Path, description = "The message."),
+    ),
+    responses(
+        (status = 200, description = "The message.", body = Message),
+        (status = 404, description = "`session_not_found`, `message_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
     let message_id = self::message_id(&message_id)?;

@@ -9,6 +9,7 @@ mod body;
 mod error;
 mod media;
 mod messages;
+mod openapi;
 mod query;
 mod reply;
 #[cfg(feature = "sandbox")]
@@ -19,6 +20,7 @@ mod sessions;
 mod tokens;
 
 pub(crate) use auth::{Access, MetricsAccess};
+pub(crate) use openapi::document as openapi_document;
 pub(crate) use server::Server;
 pub(crate) use service::ProbeCache;
 
@@ -65,6 +67,7 @@ pub(crate) fn routes(api: &Arc<Api>) -> impl Filter<Extract = (Response,), Error
     all.extend(sessions::routes(api));
     all.extend(tokens::routes(api));
     all.extend(service::routes(api));
+    all.extend(openapi::routes(api));
     #[cfg(feature = "sandbox")]
     all.extend(sandbox::routes(api));
     let first = warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }).boxed();

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::metrics;
 use rookery_protocol::{
-    ApiError, ErrorCode, Timestamp,
+    ApiError, ErrorBody, ErrorCode, Timestamp,
     api::{Health, NodeReachability, Probe, StorageReachability},
 };
 use std::{
@@ -38,23 +38,45 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     let metrics = path!("metrics").and(with(api));
     vec![
         route("health", health.and(warp::get()).then(health_of)),
-        route("health_live", live.and(warp::get()).then(health_of)),
+        route("health_live", live.and(warp::get()).then(liveness)),
         route("health_ready", ready.and(warp::get()).then(readiness)),
         route("test_node_connection", connection.and(warp::get()).and(incoming(api)).then(test_connection)),
         route("metrics", metrics.and(warp::get()).and(incoming(api)).then(render_metrics)),
     ]
 }
 
-async fn health_of(_api: Arc<Api>) -> Answer {
+/// The process is alive.
+#[utoipa::path(
+    get, path = "/api/health", tag = "Service",
+    operation_id = "health",
+    responses((status = 200, description = "It is.", body = Health)),
+)]
+pub(super) async fn health_of(_api: Arc<Api>) -> Answer {
     Ok(json(StatusCode::OK, &health()))
 }
 
-async fn readiness(api: Arc<Api>) -> Answer {
+/// The node may be given requests.
+#[utoipa::path(
+    get, path = "/api/health/ready", tag = "Service",
+    operation_id = "ready",
+    responses((status = 200, description = "It may.", body = Health)),
+)]
+pub(super) async fn readiness(api: Arc<Api>) -> Answer {
     if api.ready.load(Ordering::Acquire) && api.probe_store().await.is_some() {
         return Ok(json(StatusCode::OK, &health()));
     }
     let text = "The node is starting or stopping, or its storage does not answer.";
     Err(ApiError::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)))
+}
+
+/// The process is alive.
+#[utoipa::path(
+    get, path = "/api/health/live", tag = "Service",
+    operation_id = "live",
+    responses((status = 200, description = "It is.", body = Health)),
+)]
+pub(super) async fn liveness(_api: Arc<Api>) -> Answer {
+    Ok(json(StatusCode::OK, &health()))
 }
 
 fn health() -> Health {
@@ -67,7 +89,13 @@ fn health() -> Health {
     }
 }
 
-async fn test_connection(api: Arc<Api>, request: Incoming) -> Answer {
+/// Whether the node and its storage answer; with the admin key, in detail.
+#[utoipa::path(
+    get, path = "/api/test-node-connection", tag = "Service",
+    security((), ("admin_key" = [])),
+    responses((status = 200, description = "What could be reached.", body = Probe)),
+)]
+pub(super) async fn test_connection(api: Arc<Api>, request: Incoming) -> Answer {
     let latency = api.probe_store().await;
     let success = latency.is_some();
     let message = if success { "The node and its storage answer." } else { "The storage could not be reached." };
@@ -106,7 +134,16 @@ impl Api {
     }
 }
 
-async fn render_metrics(api: Arc<Api>, request: Incoming) -> Answer {
+/// Figures for Prometheus, unless they have an address of their own.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Service",
+    security((), ("metrics_token" = [])), operation_id = "metrics",
+    responses(
+        (status = 200, description = "Figures.", content_type = "text/plain", body = String),
+        (status = 404, description = "`not_found`: they are served elsewhere, or not at all.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn render_metrics(api: Arc<Api>, request: Incoming) -> Answer {
     let Some(access) = api.metrics.as_ref().filter(|_| api.metrics_here) else {
         return Err(ApiError::new(ErrorCode::NotFound, "There is no such path."));
     };

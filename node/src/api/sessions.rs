@@ -4,14 +4,18 @@ use super::{
     Api, Routes,
     body::{Incoming, incoming},
     error::from_session,
+    openapi::FileBytes,
     query::{CursorKind, encode},
     reply::{bytes, json},
     route, with,
 };
 use crate::session::DeviceKey;
 use rookery_protocol::{
-    ApiError, ErrorCode, Jid, SessionId,
-    api::{ActiveSession, List, PairingCode, QrCode, Session, SessionStatus, Success},
+    ApiError, ErrorBody, ErrorCode, Jid, SessionId,
+    api::{
+        ActiveSession, ChangedSession, CreateSession, List, PairingCode, PairingCodeRequest, QrCode, Session,
+        SessionStatus, Success,
+    },
 };
 use std::sync::Arc;
 use warp::{
@@ -44,7 +48,17 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ]
 }
 
-async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
+/// Create a session and start to pair it.
+#[utoipa::path(
+    post, path = "/api/whatsapp/sessions", tag = "Sessions",
+    security(("token" = [])), operation_id = "create_session", request_body = CreateSession,
+    responses(
+        (status = 201, description = "The session.", body = Session),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+        (status = 429, description = "`too_many_requests`: the user has too many.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let mut fields = request.fields().await?;
     let name = fields.name("session_name", 255);
@@ -53,7 +67,20 @@ async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     Ok(json(StatusCode::CREATED, &session))
 }
 
-async fn list(api: Arc<Api>, request: Incoming) -> Answer {
+/// The sessions of the user, in order of creation.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions", tag = "Sessions",
+    security(("token" = [])), operation_id = "list_sessions",
+    params(
+        ("limit" = Option<u8>, Query, description = "Rows of a page, 1 to 200; 50 without it.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
+    ),
+    responses(
+        (status = 200, description = "A page.", body = List<Session>),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn list(api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let query = request.query()?;
     let after = query.cursor::<SessionId>(CursorKind::Sessions)?;
@@ -62,13 +89,33 @@ async fn list(api: Arc<Api>, request: Incoming) -> Answer {
     Ok(json(StatusCode::OK, &List { data: page.rows, next_cursor }))
 }
 
-async fn status(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// Where a session stands.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions/{session_id}/status", tag = "Sessions",
+    security(("token" = [])), operation_id = "session_status",
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session.", body = Session),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn status(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let session = api.sessions.session(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(json(StatusCode::OK, &session))
 }
 
-async fn by_device(key: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// The session of a device.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions/{device_id}", tag = "Sessions",
+    security(("token" = [])), operation_id = "session_by_device",
+    params(("device_id" = String, Path, description = "Device id, JID, phone number or session id.")),
+    responses(
+        (status = 200, description = "The session.", body = ActiveSession),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn by_device(key: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let decoded = percent_encoding::percent_decode_str(&key).decode_utf8().ok();
     let key = decoded.and_then(|key| DeviceKey::parse(&key)).ok_or_else(no_session)?;
@@ -77,31 +124,82 @@ async fn by_device(key: String, api: Arc<Api>, request: Incoming) -> Answer {
     Ok(json(StatusCode::OK, &ActiveSession { active, session }))
 }
 
-async fn disconnect(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// Close the connection and keep the link.
+#[utoipa::path(
+    delete, path = "/api/whatsapp/sessions/{session_id}/disconnect", tag = "Sessions",
+    security(("token" = [])), operation_id = "disconnect_session",
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session.", body = ChangedSession),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn disconnect(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let session = api.sessions.disconnect(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(done(session))
 }
 
-async fn connect(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// Connect again, or start a new pairing.
+#[utoipa::path(
+    post, path = "/api/whatsapp/sessions/{session_id}/connect", tag = "Sessions",
+    security(("token" = [])), operation_id = "connect_session",
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session.", body = ChangedSession),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn connect(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let session = api.sessions.connect(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(done(session))
 }
 
-async fn remove_device(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// Log out and forget the device; keep the session and its history.
+#[utoipa::path(
+    delete, path = "/api/whatsapp/sessions/{session_id}/device", tag = "Sessions",
+    security(("token" = [])), operation_id = "remove_device",
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The session.", body = ChangedSession),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn remove_device(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let session = api.sessions.remove_device(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(done(session))
 }
 
-async fn delete(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// Log out, and delete the session with all its data.
+#[utoipa::path(
+    delete, path = "/api/whatsapp/sessions/{session_id}", tag = "Sessions",
+    security(("token" = [])), operation_id = "delete_session",
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "It is gone.", body = Success),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+    ),
+)]
+pub(super) async fn delete(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     api.sessions.delete(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(json(StatusCode::OK, &Success { success: true }))
 }
 
-async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
+/// The QR code to scan: JSON, PNG or SVG, as `Accept` asks for.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions/{session_id}/qr", tag = "Sessions",
+    security(("token" = [])), operation_id = "session_qr",
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The code.", content((QrCode = "application/json"), (FileBytes = "image/png"), (String = "image/svg+xml"))),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+        (status = 409, description = "`qr_not_available`: none is due.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let view = api.sessions.view(user, session_id(&id)?).await.map_err(from_session)?;
     let none =
@@ -117,7 +215,19 @@ async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     Ok(json(StatusCode::OK, &QrCode { qr: due.code.clone(), qr_expires_at: due.expires_at }))
 }
 
-async fn pairing_code(id: String, api: Arc<Api>, mut request: Incoming) -> Answer {
+/// A code that links the session when it is typed on the phone.
+#[utoipa::path(
+    post, path = "/api/whatsapp/sessions/{session_id}/pairing-code", tag = "Sessions",
+    security(("token" = [])), operation_id = "pairing_code", request_body = PairingCodeRequest,
+    params(("session_id" = SessionId, Path, description = "The session.")),
+    responses(
+        (status = 200, description = "The code.", body = PairingCode),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+        (status = 409, description = "`session_state`: it is linked already.", body = ErrorBody),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn pairing_code(id: String, api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
     let mut fields = request.fields().await?;
@@ -141,13 +251,7 @@ fn no_session() -> ApiError {
     ApiError::new(ErrorCode::SessionNotFound, "There is no such session.")
 }
 
-/// The answer of a route that changes a session: `success` beside the session as it is now.
+/// The answer of a route that changes a session.
 fn done(session: Session) -> Response {
-    #[derive(serde::Serialize)]
-    struct Done {
-        success: bool,
-        #[serde(flatten)]
-        session: Session,
-    }
-    json(StatusCode::OK, &Done { success: true, session })
+    json(StatusCode::OK, &ChangedSession { success: true, session })
 }

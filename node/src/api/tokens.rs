@@ -8,8 +8,8 @@ use super::{
     route, with,
 };
 use rookery_protocol::{
-    ApiError, ErrorCode, Timestamp, TokenId, UserId,
-    api::{CreatedToken, Success, TokenInfo},
+    ApiError, ErrorBody, ErrorCode, Timestamp, TokenId, UserId,
+    api::{CreateToken, CreatedToken, DeleteToken, Success, TokenInfo},
 };
 use rookery_storage::TokenRow;
 use std::sync::Arc;
@@ -30,7 +30,17 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ]
 }
 
-async fn list(api: Arc<Api>, mut request: Incoming) -> Answer {
+/// The tokens of a user.
+#[utoipa::path(
+    get, path = "/api/api-tokens", tag = "Tokens",
+    security(("admin_key" = [])), operation_id = "list_tokens",
+    params(("user_id" = UserId, Query, description = "Whose; it may also stand in a JSON body.")),
+    responses(
+        (status = 200, description = "The tokens, oldest first.", body = Vec<TokenInfo>),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn list(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
     let mut fields = request.fields_or_query().await?;
     let user = user_id(&mut fields);
@@ -40,7 +50,16 @@ async fn list(api: Arc<Api>, mut request: Incoming) -> Answer {
     Ok(json(StatusCode::OK, &rows.into_iter().map(info).collect::<Vec<_>>()))
 }
 
-async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
+/// Make a token; it is shown this once.
+#[utoipa::path(
+    post, path = "/api/api-tokens/generate", tag = "Tokens",
+    security(("admin_key" = [])), operation_id = "generate_token", request_body = CreateToken,
+    responses(
+        (status = 201, description = "The token.", body = CreatedToken),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
     let mut fields = request.fields().await?;
     let name = fields.name("name", 255);
@@ -63,7 +82,22 @@ async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     Ok(json(StatusCode::CREATED, &CreatedToken { info: info(row), token }))
 }
 
-async fn delete(api: Arc<Api>, mut request: Incoming) -> Answer {
+/// Revoke a token.
+#[utoipa::path(
+    delete, path = "/api/api-tokens", tag = "Tokens",
+    security(("admin_key" = [])), operation_id = "delete_token",
+    request_body(content = Option<DeleteToken>, content_type = "application/json"),
+    params(
+        ("user_id" = Option<UserId>, Query, description = "Whose; in the query or in the body."),
+        ("id" = Option<TokenId>, Query, description = "Which; in the query or in the body."),
+    ),
+    responses(
+        (status = 200, description = "It is revoked.", body = Success),
+        (status = 404, description = "`token_not_found`", body = ErrorBody),
+        (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn delete(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
     let mut fields = request.fields_or_query().await?;
     let user = user_id(&mut fields);

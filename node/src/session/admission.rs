@@ -33,6 +33,16 @@ impl Bucket {
         if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / self.per_second) }
     }
 
+    /// Takes a token at `now` if there is one; otherwise nothing changes, and the answer is how long until there is.
+    pub(crate) fn try_take(&mut self, now: Duration) -> Result<(), Duration> {
+        let wait = self.take(now);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        self.refund();
+        Err(wait)
+    }
+
     /// Gives a token back that was not used.
     pub(crate) fn refund(&mut self) {
         self.tokens = (self.tokens + 1.0).min(self.burst);

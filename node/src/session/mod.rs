@@ -21,7 +21,7 @@ pub(crate) use actor::View;
 pub(crate) use admission::Admission;
 pub(crate) use media::MediaError;
 pub(crate) use registry::{Environment, Sessions};
-pub(crate) use send::{Content, Receipt as SendReceipt, SendError, SendRequest, digest};
+pub(crate) use send::{Content, Receipt as SendReceipt, SendError, SendLimits, SendRequest, digest};
 pub(crate) use service::{DeviceKey, SessionError};
 pub(crate) use state::Policy;
 pub(crate) use whatsapp::{ClientSettings, Connector, FileMessage, check_endpoint, file_payload, seal, sealed_length};

@@ -8,7 +8,7 @@ use super::{
     actor::{Arguments, Message},
     keeper::Keeper,
     receive::{Intake, ReceiptQueue},
-    send::SendDesk,
+    send::{SendDesk, SendLimits},
     sort_key::SortKeys,
     state::{Event, Policy},
     supervisor::{Supervisor, SupervisorMessage},
@@ -49,7 +49,7 @@ pub(crate) struct Environment {
     pub policy: Policy,
     /// Where files wait that messages take along.
     pub spool: Spool,
-    pub queue_limit: usize,
+    pub send_limits: SendLimits,
     pub per_user_limit: usize,
 }
 
@@ -169,7 +169,7 @@ impl Sessions {
             env.stores.clone(),
             Arc::clone(&keys),
             env.spool.clone(),
-            env.queue_limit,
+            env.send_limits,
             connected,
             closed.clone(),
         ));

@@ -2,39 +2,80 @@
 
 use crate::{Jid, MessageId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `POST /whatsapp/messages/text`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SendText {
     /// The session that sends.
+    #[schema(format = Uuid)]
     pub session_id: String,
     /// The recipient: phone number, JID, LID or group JID.
+    #[schema(min_length = 1, max_length = 255, example = "+1 555 000 2002")]
     pub to: String,
     /// The text, 1 to 65,536 characters.
+    #[schema(min_length = 1, max_length = 65536)]
     pub message: String,
+    /// For how many milliseconds, at most 25,000, the recipient sees somebody typing (or recording) first.
+    #[schema(maximum = 25000)]
+    pub typing_ms: Option<u32>,
 }
 
 /// `POST /whatsapp/messages/media` with a URL. An upload has the same fields as `multipart/form-data`, with the part
 /// `file` in the place of `media_url`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SendMedia {
     /// The session that sends.
+    #[schema(format = Uuid)]
     pub session_id: String,
     /// The recipient: phone number, JID, LID or group JID.
+    #[schema(min_length = 1, max_length = 255, example = "+1 555 000 2002")]
     pub to: String,
     /// Where the file is: an `http:`, `https:` or `data:` URL.
+    #[schema(example = "https://example.org/picture.jpg")]
     pub media_url: String,
     /// What it is sent as. The file's content has to fit.
     #[serde(rename = "type")]
     pub kind: MediaKind,
     /// A text with it, at most 1,024 characters; not with audio.
+    #[schema(max_length = 1024)]
     pub caption: Option<String>,
     /// The name of a document; without it the name is the host's or the URL's.
+    #[schema(max_length = 255)]
     pub file_name: Option<String>,
+    /// For how many milliseconds, at most 25,000, the recipient sees somebody typing (or recording) first.
+    #[schema(maximum = 25000)]
+    pub typing_ms: Option<u32>,
+}
+
+/// `POST /whatsapp/messages/media` with an upload.
+#[derive(Clone, Debug, ToSchema)]
+pub struct UploadMedia {
+    /// The session that sends.
+    #[schema(format = Uuid)]
+    pub session_id: String,
+    /// The recipient: phone number, JID, LID or group JID.
+    #[schema(min_length = 1, max_length = 255)]
+    pub to: String,
+    /// The file.
+    #[schema(format = Binary)]
+    pub file: String,
+    /// What it is sent as. The file's content has to fit.
+    #[schema(rename = "type")]
+    pub kind: MediaKind,
+    /// A text with it, at most 1,024 characters; not with audio.
+    #[schema(max_length = 1024)]
+    pub caption: Option<String>,
+    /// The name of a document; without it the name is the part's.
+    #[schema(max_length = 255)]
+    pub file_name: Option<String>,
+    /// For how many milliseconds, at most 25,000, the recipient sees somebody typing (or recording) first.
+    #[schema(maximum = 25000)]
+    pub typing_ms: Option<u32>,
 }
 
 /// What a file is sent as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MediaKind {
     /// A JPEG, PNG, WebP or GIF picture.
@@ -48,7 +89,7 @@ pub enum MediaKind {
 }
 
 /// How far an accepted send has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SentStatus {
     /// WhatsApp has acknowledged it.
@@ -58,7 +99,7 @@ pub enum SentStatus {
 }
 
 /// The answer to an accepted send: 200 `sent`, 202 `queued`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sent {
     /// Always true.
     pub success: bool,
@@ -77,7 +118,7 @@ pub struct Sent {
 }
 
 /// Who wrote a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Somebody else.
@@ -87,7 +128,7 @@ pub enum Direction {
 }
 
 /// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageType {
     /// Text.
@@ -149,7 +190,7 @@ impl MessageType {
 }
 
 /// How far a message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageStatus {
     /// Stored, not acknowledged by WhatsApp yet.
@@ -167,7 +208,7 @@ pub enum MessageStatus {
 }
 
 /// A file that came or went with a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Media {
     /// Its MIME type as the sender gave it.
     pub mime_type: Option<String>,
@@ -182,7 +223,7 @@ pub struct Media {
 }
 
 /// An emoji that somebody put on a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reaction {
     /// Who.
     pub sender: Jid,
@@ -193,7 +234,7 @@ pub struct Reaction {
 }
 
 /// When a message of ours reached which stage.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipts {
     /// WhatsApp acknowledged it.
     pub sent_at: Option<Timestamp>,
@@ -206,7 +247,7 @@ pub struct Receipts {
 }
 
 /// A message of a session's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     /// WhatsApp's id.
     pub message_id: MessageId,

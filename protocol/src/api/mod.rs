@@ -9,10 +9,11 @@ mod token;
 pub use list::List;
 pub use message::{
     Direction, Media, MediaKind, Message, MessageStatus, MessageType, Reaction, Receipts, SendMedia, SendText, Sent,
-    SentStatus,
+    SentStatus, UploadMedia,
 };
 pub use service::{Health, NodeReachability, Probe, StorageReachability};
 pub use session::{
-    ActiveSession, CreateSession, PairingCode, PairingCodeRequest, QrCode, Session, SessionStatus, StatusChange,
+    ActiveSession, ChangedSession, CreateSession, PairingCode, PairingCodeRequest, QrCode, Session, SessionStatus,
+    StatusChange,
 };
 pub use token::{CreateToken, CreatedToken, DeleteToken, Success, TokenInfo, TokenQuery};

@@ -2,9 +2,10 @@
 
 use crate::{NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `OK`.
     pub status: String,
@@ -19,7 +20,7 @@ pub struct Health {
 }
 
 /// `GET /test-node-connection`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Probe {
     /// Whether everything could be reached.
     pub success: bool,
@@ -34,7 +35,7 @@ pub struct Probe {
 }
 
 /// Whether a node answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReachability {
     /// Which.
     pub node_id: NodeId,
@@ -45,7 +46,7 @@ pub struct NodeReachability {
 }
 
 /// Whether the store answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StorageReachability {
     /// Which engine.
     pub engine: String,

@@ -3,9 +3,10 @@
 use crate::{DeviceId, Epoch, Jid, NodeId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
 
 /// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SessionStatus {
     /// Not connected, by the user's wish or because the service is stopping.
@@ -65,7 +66,7 @@ impl fmt::Display for SessionStatus {
 }
 
 /// A status that a session took on, and when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusChange {
     /// The status.
     pub status: SessionStatus,
@@ -74,14 +75,15 @@ pub struct StatusChange {
 }
 
 /// `POST /whatsapp/sessions`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CreateSession {
     /// 1 to 255 characters; need not be unique.
+    #[schema(min_length = 1, max_length = 255)]
     pub session_name: String,
 }
 
 /// A session as every route shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// Its id.
     pub session_id: SessionId,
@@ -118,7 +120,7 @@ pub struct Session {
 }
 
 /// `GET /whatsapp/sessions/{deviceId}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActiveSession {
     /// Whether it is connected.
     pub active: bool,
@@ -127,8 +129,18 @@ pub struct ActiveSession {
     pub session: Session,
 }
 
+/// The answer of a route that changes a session: the session as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangedSession {
+    /// Always true.
+    pub success: bool,
+    /// The session.
+    #[serde(flatten)]
+    pub session: Session,
+}
+
 /// `GET /whatsapp/sessions/{id}/qr` as JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QrCode {
     /// The text to show as a QR code.
     pub qr: String,
@@ -137,14 +149,15 @@ pub struct QrCode {
 }
 
 /// `POST /whatsapp/sessions/{id}/pairing-code`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PairingCodeRequest {
     /// The phone number of the account to link.
+    #[schema(example = "+1 555 000 1001")]
     pub phone: String,
 }
 
 /// The code to type on the phone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PairingCode {
     /// Eight characters with a dash in the middle: `ABCD-EFGH`.
     pub code: String,

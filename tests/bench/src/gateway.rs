@@ -33,6 +33,8 @@ impl Gateway {
                 .env("ROOKERY_SESSIONS__PAIRINGS_PER_SECOND", "100000")
                 .env("ROOKERY_SESSIONS__LOGIN_BURST", "100000")
                 .env("ROOKERY_SESSIONS__LOGINS_UNDER_WAY", "100000")
+                .env("ROOKERY_SENDS__BURST", "1000000")
+                .env("ROOKERY_SENDS__PER_SECOND", "1000000")
                 .env("ROOKERY_LOG__FILTER", "warn");
         })?;
         let address = process.line("listening on http://").await.context("gateway")?.parse()?;

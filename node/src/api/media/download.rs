@@ -9,6 +9,7 @@ use super::{
         body::Incoming,
         error::{from_media, from_session},
         messages::{message_id, no_message},
+        openapi::FileBytes,
         reply::{self, FilePart},
         sessions::session_id,
     },
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::session::{MediaError, digest};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rookery_protocol::{ApiError, ErrorCode, SessionId, api::MessageType};
+use rookery_protocol::{ApiError, ErrorBody, ErrorCode, MessageId, SessionId, api::MessageType};
 use rookery_storage::{HistoryRow, MediaFile};
 use sha2::{Digest, Sha256};
 use std::{fs::File, io, sync::Arc};
@@ -29,6 +30,26 @@ const OCTETS: &str = "application/octet-stream";
 /// What RFC 8187 lets stand as it is in a file name.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The file of a message.
+#[utoipa::path(
+    get, path = "/api/whatsapp/sessions/{session_id}/messages/{message_id}/media", tag = "Messages",
+    security(("token" = [])), operation_id = "download_media",
+    params(
+        ("session_id" = SessionId, Path, description = "The session."),
+        ("message_id" = MessageId, Path, description = "The message."),
+        ("Range" = Option<String>, Header, description = "One range of bytes."),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the file that the caller has."),
+    ),
+    responses(
+        (status = 200, description = "The file, of the type that its sender gave.", content_type = "*/*", body = FileBytes),
+        (status = 206, description = "A part of it.", content_type = "*/*", body = FileBytes),
+        (status = 304, description = "The caller has it."),
+        (status = 404, description = "`session_not_found`, `message_not_found`, `media_not_found`", body = ErrorBody),
+        (status = 410, description = "`media_gone`: neither WhatsApp nor the phone has it any more.", body = ErrorBody),
+        (status = 413, description = "`payload_too_large`: larger than `media.max_bytes`.", body = ErrorBody),
+        (status = 416, description = "`range_not_satisfiable`", body = ErrorBody),
+    ),
+)]
 pub(super) async fn download(id: String, message: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;

@@ -1,13 +1,13 @@
 //! Messages with files: `/api/whatsapp/messages/media`, and the file of a stored message.
 
-mod download;
+pub(super) mod download;
 mod form;
 
 use super::{
     Api, Routes,
     body::{Fields, Incoming, incoming},
     error::{from_problem, from_send, from_session},
-    messages::{idempotency_key, recipient, sent},
+    messages::{idempotency_key, recipient, sent, typing},
     route, with,
 };
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
     media::{Arrived, Wish},
     session::{SendRequest, digest},
 };
-use rookery_protocol::{ApiError, ErrorCode, Jid, SessionId, UserId, api::MessageType};
+use rookery_protocol::{
+    ApiError, ErrorBody, ErrorCode, Jid, SessionId, UserId,
+    api::{MessageType, SendMedia, Sent, UploadMedia},
+};
 use std::{sync::Arc, time::Duration};
 use warp::{Filter, path, reply::Response};
 
@@ -43,6 +46,7 @@ struct Wanted {
     to: String,
     chat: Jid,
     wish: Wish,
+    typing: Duration,
 }
 
 /// Who asks, and how.
@@ -53,7 +57,26 @@ struct Caller {
     deadline: tokio::time::Instant,
 }
 
-async fn send_media(api: Arc<Api>, mut request: Incoming) -> Answer {
+/// Send a file by its URL, or as an upload.
+#[utoipa::path(
+    post, path = "/api/whatsapp/messages/media", tag = "Messages",
+    security(("token" = [])),
+    request_body(content((SendMedia = "application/json"), (UploadMedia = "multipart/form-data"))),
+    params(
+        ("wait_ms" = Option<u32>, Query, description = "How long to wait for WhatsApp, in milliseconds.", maximum = 60000),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and request are one message, for 24 hours.", min_length = 1, max_length = 255),
+    ),
+    responses(
+        (status = 200, description = "WhatsApp has it.", body = Sent),
+        (status = 202, description = "It is on disk and will be sent.", body = Sent),
+        (status = 404, description = "`session_not_found`", body = ErrorBody),
+        (status = 409, description = "`session_state`: not linked; `idempotency_conflict`: the key was used for another request.", body = ErrorBody),
+        (status = 422, description = "`validation_failed`; `rejected`: WhatsApp refused the message for good.", body = ErrorBody),
+        (status = 429, description = "`too_many_requests`", body = ErrorBody),
+        (status = 502, description = "`media_fetch_failed`: the host of `media_url` failed.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn send_media(api: Arc<Api>, mut request: Incoming) -> Answer {
     let deadline = request.arrived + api.request_timeout.saturating_sub(ANSWER_TIME);
     let user = api.user(&request.headers).await?;
     let wait = request.query()?.wait_ms()?.map_or(api.send_wait, Duration::from_millis);
@@ -105,10 +128,10 @@ async fn accept(
     arrived: Arrived,
     idempotency: Option<([u8; 32], [u8; 32])>,
 ) -> Answer {
-    let Wanted { session, to, chat, wish } = wanted;
+    let Wanted { session, to, chat, wish, typing } = wanted;
     let content = api.media.prepare(arrived, wish).await.map_err(from_problem)?;
     let left = caller.deadline.saturating_duration_since(tokio::time::Instant::now());
-    let send = SendRequest { to, chat, content, idempotency, wait: caller.wait.min(left) };
+    let send = SendRequest { to, chat, content, idempotency, wait: caller.wait.min(left), typing };
     let receipt = api.sessions.send(caller.user, session, send).await.map_err(from_session)?;
     sent(session, receipt.map_err(|error| from_send(&error))?)
 }
@@ -131,11 +154,12 @@ impl Wanted {
             fields.problem("caption", "must not be given: WhatsApp shows none with a sound");
         }
         let file_name = fields.optional_text("file_name", MAX_NAME_CHARS);
+        let typing = typing(&mut fields);
         fields.finish()?;
         let kind = kind.expect("no problem was noted");
         let wish = Wish { kind, caption, file_name, field };
         let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
-        Ok(Self { session, to, chat, wish })
+        Ok(Self { session, to, chat, wish, typing })
     }
 
     /// The caller's key and what it stands for: these fields and this file.

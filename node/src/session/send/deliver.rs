@@ -38,7 +38,7 @@ impl SendDesk {
     /// Sends an accepted message when its turn comes, and keeps the outcome. Nothing when the desk closes first:
     /// the row is still in the outbox then, for the next owner.
     pub(super) async fn finish(self: &Arc<Self>, item: Item) -> Option<SendOutcome> {
-        let Item { mut row, kind, turn, done, mut abandoned } = item;
+        let Item { mut row, kind, typing, turn, done, mut abandoned } = item;
         let outcome = tokio::select! {
             () = self.closed.cancelled() => None,
             _ = abandoned.changed() => Some(SendOutcome::Failed(UNLINKED.into())),
@@ -47,6 +47,7 @@ impl SendDesk {
                     // An error means that the one before was given up in its turn: no reason to wait either.
                     let _ = turn.await;
                 }
+                self.pretend_to_type(&row, kind, typing).await;
                 Some(self.transmit(&mut row).await)
             } => outcome,
         };
@@ -68,6 +69,16 @@ impl SendDesk {
             }
         }
         self.leave(&item.row);
+    }
+
+    /// Shows the recipient somebody who types, or records, for this long. Nothing depends on it.
+    async fn pretend_to_type(&self, row: &OutboxRow, kind: MessageType, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        let connection = self.connected().await;
+        connection.line.show_typing(&row.chat, kind == MessageType::Audio).await;
+        tokio::time::sleep(time).await;
     }
 
     /// Sends until WhatsApp has answered or there is no hope.

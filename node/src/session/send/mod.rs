@@ -8,6 +8,7 @@
 mod deliver;
 
 use super::{
+    admission::Bucket,
     sort_key::SortKeys,
     whatsapp::{Ack, Line, payload_kind, text_payload},
 };
@@ -25,7 +26,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,8 @@ pub(crate) struct SendRequest {
     pub idempotency: Option<([u8; 32], [u8; 32])>,
     /// How long the caller waits for WhatsApp's answer.
     pub wait: Duration,
+    /// How long the recipient sees somebody typing or recording before it is sent; only while the process lives.
+    pub typing: Duration,
 }
 
 /// An accepted send, as far as it has come.
@@ -91,6 +94,9 @@ pub(crate) enum SendError {
     /// Too many sends of this session wait.
     #[error("too many messages of this session are waiting to be sent")]
     QueueFull,
+    /// The session sends faster than it may; there is room after this time.
+    #[error("the session sends too fast")]
+    TooFast(Duration),
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     IdempotencyConflict,
@@ -118,6 +124,7 @@ type Twin = watch::Receiver<Option<Result<Receipt, Refusal>>>;
 #[derive(Clone, Copy, Debug)]
 enum Refusal {
     QueueFull,
+    TooFast(Duration),
     IdempotencyConflict,
     Other,
 }
@@ -126,6 +133,7 @@ impl From<&SendError> for Refusal {
     fn from(error: &SendError) -> Self {
         match error {
             SendError::QueueFull => Self::QueueFull,
+            SendError::TooFast(wait) => Self::TooFast(*wait),
             SendError::IdempotencyConflict => Self::IdempotencyConflict,
             SendError::Closed | SendError::Store(_) => Self::Other,
         }
@@ -136,15 +144,28 @@ impl From<Refusal> for SendError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::QueueFull => Self::QueueFull,
+            Refusal::TooFast(wait) => Self::TooFast(wait),
             Refusal::IdempotencyConflict => Self::IdempotencyConflict,
             Refusal::Other => Self::Closed,
         }
     }
 }
 
-#[derive(Default)]
+/// How much a session may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendLimits {
+    /// Accepted messages that may wait.
+    pub queue: usize,
+    /// Messages a second that are accepted, in the long run.
+    pub per_second: f64,
+    /// Messages that are accepted at once after a pause.
+    pub burst: u32,
+}
+
 struct Desk {
     next_seq: u64,
+    /// How fast messages are accepted.
+    pace: Bucket,
     /// The last send of each chat that has one under way: the next waits for it.
     lanes: HashMap<Jid, (u64, oneshot::Receiver<()>)>,
     /// When each send under way was accepted.
@@ -159,7 +180,8 @@ pub(crate) struct SendDesk {
     stores: Stores,
     keys: Arc<SortKeys>,
     spool: Spool,
-    queue_limit: usize,
+    limits: SendLimits,
+    started: Instant,
     connection: watch::Receiver<Option<Connection>>,
     closed: CancellationToken,
     /// Changes when what waits must not be sent any more.
@@ -171,6 +193,7 @@ pub(crate) struct SendDesk {
 struct Item {
     row: OutboxRow,
     kind: MessageType,
+    typing: Duration,
     turn: Option<oneshot::Receiver<()>>,
     done: oneshot::Sender<()>,
     abandoned: watch::Receiver<()>,
@@ -183,12 +206,21 @@ impl SendDesk {
         stores: Stores,
         keys: Arc<SortKeys>,
         spool: Spool,
-        queue_limit: usize,
+        limits: SendLimits,
         connection: watch::Receiver<Option<Connection>>,
         closed: CancellationToken,
     ) -> Self {
         let abandoned = watch::Sender::new(());
-        Self { fence, stores, keys, spool, queue_limit, connection, closed, abandoned, desk: Mutex::default() }
+        let desk = Mutex::new(Desk {
+            next_seq: 0,
+            pace: Bucket::new(limits.per_second, f64::from(limits.burst)),
+            lanes: HashMap::new(),
+            under_way: BTreeMap::new(),
+            acks: HashMap::new(),
+            twins: HashMap::new(),
+        });
+        let started = Instant::now();
+        Self { fence, stores, keys, spool, limits, started, connection, closed, abandoned, desk }
     }
 
     /// Takes up what an earlier owner has accepted and not finished. Of a session that is not `linked` any more
@@ -201,7 +233,7 @@ impl SendDesk {
             after = Some(last.seq);
             for row in rows {
                 let kind = payload_kind(&row.payload);
-                let item = self.enter(row, kind);
+                let item = self.enter(row, kind, Duration::ZERO);
                 let desk = Arc::clone(self);
                 tokio::spawn(async move { desk.finish(item).await });
             }
@@ -292,8 +324,12 @@ impl SendDesk {
         if self.closed.is_cancelled() {
             return Err(SendError::Closed);
         }
-        if self.desk().under_way.len() >= self.queue_limit {
-            return Err(SendError::QueueFull);
+        {
+            let mut desk = self.desk();
+            if desk.under_way.len() >= self.limits.queue {
+                return Err(SendError::QueueFull);
+            }
+            desk.pace.try_take(self.started.elapsed()).map_err(SendError::TooFast)?;
         }
         let now = Timestamp::now();
         let session = self.fence.session();
@@ -314,7 +350,7 @@ impl SendDesk {
             sort_key,
             file: file.as_ref().map(Spooled::id),
         };
-        let item = self.enter(outbox, kind);
+        let item = self.enter(outbox, kind, request.typing);
         let (to, chat) = (request.to, request.chat.clone());
         let history = history_row(request.content, request.chat, &message_id, sort_key, now);
         let accepted = Accepted { outbox: item.row.clone(), history, idempotency: record };
@@ -347,7 +383,7 @@ impl SendDesk {
     }
 
     /// Gives a send its place in the session's outbox and in its chat's lane.
-    fn enter(&self, mut row: OutboxRow, kind: MessageType) -> Item {
+    fn enter(&self, mut row: OutboxRow, kind: MessageType, typing: Duration) -> Item {
         let (done, next) = oneshot::channel();
         let mut desk = self.desk();
         if row.seq == 0 {
@@ -360,7 +396,7 @@ impl SendDesk {
         let turn = desk.lanes.insert(row.chat.clone(), (row.seq, next)).map(|(_, turn)| turn);
         drop(desk);
         ::metrics::gauge!(metrics::OUTBOX_DEPTH).increment(1);
-        Item { row, kind, turn, done, abandoned: self.abandoned.subscribe() }
+        Item { row, kind, typing, turn, done, abandoned: self.abandoned.subscribe() }
     }
 
     fn leave(&self, row: &OutboxRow) {

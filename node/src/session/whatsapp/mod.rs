@@ -263,6 +263,16 @@ impl Line {
         in_time.unwrap_or_else(|_| Err(SendFailure::Temporary("no answer in time".into())))
     }
 
+    /// Shows that somebody is typing, or recording, in a chat. WhatsApp ends it when the message comes.
+    pub(crate) async fn show_typing(&self, chat: &Jid, recording: bool) {
+        let Ok(to) = chat.as_str().parse::<whatsapp_rust::Jid>() else { return };
+        let chatstate = self.0.client.chatstate();
+        let shown = if recording { chatstate.send_recording(&to).await } else { chatstate.send_composing(&to).await };
+        if let Err(error) = shown {
+            tracing::debug!(%error, "typing could not be shown");
+        }
+    }
+
     /// Asks for a code that links this device when it is typed on the phone: `ABCD-EFGH`.
     pub(crate) async fn pairing_code(&self, phone: &str) -> anyhow::Result<String> {
         let options = PairCodeOptions { phone_number: phone.to_owned(), ..PairCodeOptions::default() };
