@@ -94,8 +94,8 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
         lock(&world.calls).add(&id, call);
     }
     let by = By { account: &login.account, device: login.device, lid: to.is_lid() };
-    pass_on(world, &by, &target, to.device, action);
     after(world, &by, &id, action.tag.as_ref());
+    pass_on(world, &by, &target, to.device, action);
     Ok(())
 }
 
@@ -169,7 +169,7 @@ fn tell_phone(world: &World, by: &By<'_>, to: &Account, action: &Node) {
     to.phone.events.note(PhoneEvent::Call { call_id, from, video, state });
 }
 
-/// What follows from it: a call that was taken or refused stops ringing on the callee's other devices.
+/// What follows from it, before anybody else is told: a call that was taken or refused stops ringing on the callee's other devices.
 fn after(world: &Arc<World>, by: &By<'_>, id: &str, what: &str) {
     let call = {
         let mut calls = lock(&world.calls);
@@ -228,7 +228,7 @@ pub(crate) fn act(world: &Arc<World>, account: &Arc<Account>, id: &str, state: C
     let other = world.account(other).filter(|_| may)?;
     let action = element(tag(state)).attr("call-id", id).attr("call-creator", &call.creator).build();
     let by = By { account, device: 0, lid: call.creator.is_lid() };
-    pass_on(world, &by, &other, device, &action);
     after(world, &by, id, &action.tag);
+    pass_on(world, &by, &other, device, &action);
     Some(())
 }
