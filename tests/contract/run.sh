@@ -24,7 +24,7 @@ if command -v schemathesis >/dev/null; then
 else
     schemathesis="$tools/bin/schemathesis"
     if [ ! -x "$schemathesis" ]; then
-        [ -d "$tools" ] || python3 -m venv "$tools"
+        [ -x "$tools/bin/pip" ] || python3 -m venv "$tools"
         "$tools/bin/pip" install --quiet schemathesis==4.32.5
     fi
 fi
