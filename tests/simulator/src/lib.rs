@@ -85,7 +85,7 @@ pub use error::{PhoneError, StartError};
 pub use faults::{Faults, MediaFault};
 pub use groups::GroupOptions;
 pub use ledger::{Acknowledged, Cause, Delivery, DeviceTrace, Lost, Trace};
-pub use oracle::{Connection, Violation, ViolationKind};
+pub use oracle::{Connection, Notice, NoticeKind, Violation, ViolationKind};
 pub use phones::{
     Activity, CallState, Content, DeviceInfo, HistorySize, InboxMessage, MediumKind, MessageKind, Phone, PhoneEvent,
     Receipt, ReceiptKind, SendOptions,

@@ -67,6 +67,9 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
     if refused.is_some() {
         return Ok(());
     }
+    if envelope.lacks_phash() {
+        session.world.oracle.missing_phash(&from, &envelope.to.user, &envelope.id);
+    }
     let connection = session.link.id;
     session.world.ledger.accepted_over(&from, &envelope.id, envelope.time, connection, told && clean);
     match envelope.to.server {
@@ -98,6 +101,12 @@ fn stale(envelope: &Envelope<'_>) -> Option<String> {
 }
 
 impl Envelope<'_> {
+    /// A message to a group says which devices its sender knows, unless it is for one that could not read it.
+    fn lacks_phash(&self) -> bool {
+        let says = |key| self.node.attrs.get(key).is_some();
+        self.to.server == Server::Group && !says("phash") && !says("participant")
+    }
+
     /// The ciphertexts by device, from `<participants>`.
     pub(crate) fn participants(&self) -> Result<Vec<(Jid, &Node)>, StanzaError> {
         let Some(participants) = self.node.get_optional_child("participants") else {

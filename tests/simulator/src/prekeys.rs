@@ -10,6 +10,7 @@ use wacore_binary::{Jid, Node};
 
 use crate::account::Account;
 use crate::error::StanzaError;
+use crate::oracle::PrekeyId;
 use crate::phones;
 use crate::router::Session;
 use crate::stanza::{child_array, children, element, jid_of};
@@ -56,6 +57,14 @@ pub(crate) struct Issued {
     pub(crate) one_time: Option<PreKey>,
     /// The device's signed identity; none for a phone.
     pub(crate) device_identity: Option<Box<[u8]>>,
+}
+
+impl Issued {
+    /// The prekeys that are given away with it.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PrekeyId> + use<> {
+        let one_time = self.one_time.map(|key| PrekeyId::OneTime(key_id(&key.id)));
+        one_time.into_iter().chain([PrekeyId::Signed(key_id(&self.signed.id))])
+    }
 }
 
 impl Bundle {
@@ -252,9 +261,12 @@ pub(crate) fn issue(world: &Arc<World>, jid: &Jid, own: bool) -> Option<Issued> 
 
 /// The same by account and device number.
 pub(crate) fn issue_of(world: &Arc<World>, account: &Arc<Account>, device: u16, own: bool) -> Option<Issued> {
-    if device == 0 {
-        return Some(account.phone.bundle());
-    }
+    let issued = if device == 0 { account.phone.bundle() } else { issue_of_companion(world, account, device, own)? };
+    world.oracle.prekeys_given(&account.key(device), issued.ids());
+    Some(issued)
+}
+
+fn issue_of_companion(world: &Arc<World>, account: &Arc<Account>, device: u16, own: bool) -> Option<Issued> {
     let (issued, low) = {
         let mut state = account.state();
         let device = state.devices.get_mut(&device)?;
@@ -277,6 +289,16 @@ pub(crate) fn issue_of(world: &Arc<World>, account: &Arc<Account>, device: u16, 
         world.deliver(account, device, notice);
     }
     Some(issued)
+}
+
+/// The prekeys that a device offers itself, with a receipt that asks for a message again.
+pub(crate) fn offered(receipt: &Node) -> impl Iterator<Item = PrekeyId> {
+    let id = |tag| {
+        let key = receipt.get_optional_child("keys")?.get_optional_child(tag)?;
+        child_array(key, "id").ok().map(|id: [u8; 3]| key_id(&id))
+    };
+    let one_time = id("key").map(PrekeyId::OneTime);
+    one_time.into_iter().chain(id("skey").map(PrekeyId::Signed))
 }
 
 /// The number that big-endian key id bytes mean.
@@ -324,6 +346,16 @@ mod tests {
         assert_eq!(bundle.one_time.len(), 4);
         bundle.add((10..200).map(key).collect(), 100);
         assert_eq!(bundle.one_time.len(), 100, "bounded");
+    }
+
+    #[test]
+    fn what_a_retry_receipt_offers_is_read() {
+        let key = |tag, id: [u8; 3]| element(tag).children([element("id").bytes(id).build()]).build();
+        let with = |keys: Vec<Node>| element("receipt").children([element("keys").children(keys).build()]).build();
+        let both = with(vec![key("key", [0, 1, 0]), key("skey", [0, 0, 2])]);
+        assert_eq!(offered(&both).collect::<Vec<_>>(), [PrekeyId::OneTime(256), PrekeyId::Signed(2)]);
+        assert_eq!(offered(&with(vec![key("skey", [0, 0, 2])])).collect::<Vec<_>>(), [PrekeyId::Signed(2)]);
+        assert_eq!(offered(&element("receipt").build()).count(), 0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::queue::Class;
 use crate::router::{Login, Session};
 use crate::stanza::{children, element, jid_of, required_jid, text_of, unix_now};
 use crate::world::World;
+use crate::{phones, prekeys};
 
 /// Messages of one receipt.
 const MESSAGES: usize = 4_096;
@@ -61,6 +62,8 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
         return Ok(());
     }
     let receipt = Receipt { world: &session.world, login, node, kind: &kind, to: &to };
+    receipt.judge(participant.as_ref());
+    session.world.oracle.prekeys_given(&login.key(), prekeys::offered(node));
     match about {
         About::Phone => receipt.tell_phone(),
         About::OwnReading => receipt.tell_own_devices(),
@@ -76,14 +79,12 @@ pub(crate) fn handle(session: &Session, node: &Node) -> Result<(), StanzaError> 
 
 /// The device has these messages: they are not sent again.
 fn acknowledge(world: &World, connection: u64, login: &Login, node: &Node) -> Result<(), StanzaError> {
-    let more = node.get_optional_child("list").map_or(&[][..], children);
-    if more.len() > MESSAGES {
+    if more(node).len() > MESSAGES {
         return Err(StanzaError::Malformed("list"));
     }
     let mut state = login.account.state();
     if let Some(device) = state.devices.get_mut(&login.device) {
-        for item in std::iter::once(node).chain(more) {
-            let id = text_of(item, "id");
+        for id in ids(node) {
             if !device.queue.acknowledge(Class::Message, &id, connection, &world.ledger) {
                 // A call is confirmed by a receipt as well.
                 device.queue.acknowledge(Class::Notification, &id, connection, &world.ledger);
@@ -91,6 +92,16 @@ fn acknowledge(world: &World, connection: u64, login: &Login, node: &Node) -> Re
         }
     }
     Ok(())
+}
+
+/// The further messages that a receipt is for.
+fn more(node: &Node) -> &[Node] {
+    node.get_optional_child("list").map_or(&[][..], children)
+}
+
+/// All messages that a receipt is for.
+fn ids(node: &Node) -> impl Iterator<Item = String> {
+    std::iter::once(node).chain(more(node)).map(|item| text_of(item, "id"))
 }
 
 struct Receipt<'a> {
@@ -108,6 +119,30 @@ impl Receipt<'_> {
 
     fn is_own(&self) -> bool {
         self.world.resolve(self.to).is_some_and(|a| a.number == self.login.account.number)
+    }
+
+    /// Notices a receipt for a message that was never for the device. A person also reads what came before the device
+    /// was linked, or stands in the history that the phone gave it. What the devices of an account send each other is
+    /// not traced, and of a room's message without an author nobody knows whose it is.
+    fn judge(&self, participant: Option<&Jid>) {
+        let by_person = match self.kind {
+            "" | "inactive" | "sender" | "retry" => false,
+            "read" | "played" | "read-self" | "played-self" => true,
+            _ => return,
+        };
+        let author = if self.in_a_room() { participant } else { Some(self.to) };
+        let (Some(author), world) = (author.and_then(|a| self.world.resolve(a)), self.world) else { return };
+        if author.number == self.login.account.number {
+            return;
+        }
+        // A device that another of its account has written from gets a copy, and names the chat.
+        let (device, senders) = (self.login.key(), [author.number.clone(), self.login.account.number.clone()]);
+        for id in ids(self.node).take(MESSAGES) {
+            let known = world.ledger.was_for(&senders, &id, &device, by_person);
+            if !known && !(by_person && phones::is_in_archive(&id)) {
+                world.oracle.unknown_receipt(&device, self.kind, &id);
+            }
+        }
     }
 
     fn tell_phone(&self) {

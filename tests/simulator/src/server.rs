@@ -11,7 +11,7 @@ use crate::error::StartError;
 use crate::faults::Faults;
 use crate::handshake::Identity;
 use crate::ledger::{Acknowledged, Trace};
-use crate::oracle::{Connection, Violation, checks};
+use crate::oracle::{Connection, Notice, Violation, checks};
 use crate::phones::Phone;
 use crate::stats::Stats;
 use crate::transport;
@@ -87,6 +87,11 @@ impl Handle {
     /// What clients did that no correct client may do, oldest first.
     pub fn violations(&self) -> Vec<Violation> {
         self.0.world.oracle.violations()
+    }
+
+    /// What clients did that looks wrong, and may have an innocent cause; oldest first.
+    pub fn noticed(&self) -> Vec<Notice> {
+        self.0.world.oracle.noticed()
     }
 
     /// What became of a message that the server has accepted, by its id. Should two accounts choose the

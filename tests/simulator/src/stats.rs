@@ -91,13 +91,16 @@ impl Stats {
             devices += state.devices.len();
             queued += state.devices.values().map(|d| d.queue.len()).sum::<usize>();
         }
+        let mut counts: BTreeMap<String, u64> =
+            lock(&world.stats.counts).iter().map(|(kind, count)| (kind.to_string(), *count)).collect();
+        counts.extend(world.oracle.notice_counts().into_iter().map(|(kind, n)| (kind.counter().to_string(), n)));
         Self {
             accounts: accounts.len(),
             devices,
             connections: world.stats.connections.load(Ordering::Relaxed),
             queued,
             violations: world.oracle.count(),
-            counts: lock(&world.stats.counts).iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
+            counts,
         }
     }
 

@@ -16,6 +16,8 @@ mod client;
 mod content;
 #[path = "simulator/devices.rs"]
 mod devices;
+#[path = "simulator/effects.rs"]
+mod effects;
 #[path = "simulator/exchange.rs"]
 mod exchange;
 #[path = "simulator/faults.rs"]
@@ -32,6 +34,8 @@ mod http;
 mod media;
 #[path = "simulator/messaging.rs"]
 mod messaging;
+#[path = "simulator/noticed.rs"]
+mod noticed;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/pairing.rs"]

@@ -36,6 +36,10 @@ pub(super) const ROUTES: &[Route] = &[
         ..get("/violations", "what clients did that no correct client may do", violations)
     },
     Route {
+        reply: Reply::List("Notice"),
+        ..get("/noticed", "what clients did that looks wrong, and may have an innocent cause", noticed)
+    },
+    Route {
         query: &[MESSAGE],
         reply: Reply::Json("Trace"),
         ..get("/trace", "a message from its acceptance to each device's acknowledgement", trace)
@@ -111,6 +115,10 @@ fn stats(request: &Request) -> Answer {
 
 fn violations(request: &Request) -> Answer {
     json(&request.world.oracle.violations())
+}
+
+fn noticed(request: &Request) -> Answer {
+    json(&request.world.oracle.noticed())
 }
 
 fn trace(request: &Request) -> Answer {

@@ -8,7 +8,7 @@ mod trace;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 pub use trace::{Acknowledged, Cause, Delivery, DeviceTrace, Lost, Trace};
 
@@ -168,6 +168,20 @@ impl Ledger {
         Some(Ticket { message: number, recipient, cause: Cause::First })
     }
 
+    /// Whether a message of one of these accounts was for a device; or, for `any`, for any device of its account.
+    /// True as well where it cannot be known, because messages were forgotten.
+    pub(crate) fn was_for(&self, senders: &[Arc<str>], id: &str, device: &DeviceKey, any: bool) -> bool {
+        let mut ledger = lock(&self.0);
+        if ledger.first > 0 {
+            return true;
+        }
+        let is = |r: &Recipient| r.device.number == device.number && (any || r.device.device == device.device);
+        senders.iter().any(|sender| {
+            let found = ledger.find(sender, id);
+            found.is_some_and(|(_, m)| m.recipients.len() >= RECIPIENTS || m.recipients.iter().any(is))
+        })
+    }
+
     /// It was written to a connection of the device.
     pub(crate) fn delivered(&self, ticket: Ticket, connection: u64, cause: Cause) {
         let mut ledger = lock(&self.0);
@@ -294,6 +308,14 @@ mod tests {
         assert_eq!((ledger.trace("B"), ledger.undelivered()), (None, vec![]));
         let acknowledged = ledger.acknowledged_by(&device("3", 1));
         assert_eq!((acknowledged.len(), acknowledged[0].id.as_str()), (1, "A"));
+        let was_for = |senders: &[&str], id, to: &DeviceKey, any| {
+            let senders: Vec<Arc<str>> = senders.iter().map(|s| Arc::from(*s)).collect();
+            ledger.was_for(&senders, id, to, any)
+        };
+        assert!(was_for(&["9", "1"], "A", &device("3", 1), false));
+        assert!(!was_for(&["1"], "A", &device("3", 2), false) && was_for(&["1"], "A", &device("3", 2), true));
+        assert!(!was_for(&["1"], "A", &device("4", 0), true), "another account");
+        assert!(!was_for(&["1"], "B", &other, true) && !was_for(&["3"], "A", &other, true));
     }
 
     #[test]
@@ -349,6 +371,7 @@ mod tests {
             ledger.accepted(&device("1", 0), &n.to_string(), 0);
         }
         assert_eq!((ledger.trace("first"), ledger.queued("1", "first", device("3", 2))), (None, None));
+        assert!(ledger.was_for(&["1".into()], "first", &device("3", 1), false), "nobody knows");
         ledger.acknowledged_over(ticket, 1);
         assert_eq!(ledger.trace("0").unwrap().devices.len(), 0, "nobody else's entry was touched");
     }

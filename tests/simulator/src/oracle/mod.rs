@@ -5,6 +5,7 @@
 pub(crate) mod checks;
 mod connections;
 mod counters;
+mod noticed;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +22,9 @@ pub(crate) use connections::Claim;
 pub use connections::Connection;
 use connections::{Breach, Connections};
 use counters::{Pair, Seen, Sizes, hash};
+pub(crate) use noticed::PrekeyId;
+pub use noticed::{Notice, NoticeKind};
+use noticed::{Notices, Prekeys};
 
 /// Violations that are kept; there is something very wrong long before.
 const VIOLATIONS: usize = 1_000;
@@ -78,6 +82,8 @@ pub(crate) struct Oracle {
     sizes: Mutex<Sizes>,
     connections: Mutex<Connections>,
     violations: Mutex<Vec<Violation>>,
+    prekeys: Mutex<Prekeys>,
+    notices: Mutex<Notices>,
 }
 
 impl Oracle {
@@ -93,7 +99,10 @@ impl Oracle {
         direct: bool,
     ) {
         let message = match kind {
-            "pkmsg" => PreKeySignalMessage::try_from(ciphertext).map(|m| m.message().clone()),
+            "pkmsg" => PreKeySignalMessage::try_from(ciphertext).map(|m| {
+                self.judge_prekeys(from, to, id, &m);
+                m.message().clone()
+            }),
             "msg" => SignalMessage::try_from(ciphertext),
             _ => return,
         };
@@ -140,6 +149,33 @@ impl Oracle {
                 ),
             );
         }
+    }
+
+    /// Somebody is given prekeys of a device, by the server or by the device itself.
+    pub(crate) fn prekeys_given(&self, device: &DeviceKey, ids: impl IntoIterator<Item = PrekeyId>) {
+        let mut prekeys = lock(&self.prekeys);
+        ids.into_iter().for_each(|id| prekeys.give(device, id));
+    }
+
+    /// A device has sent a receipt for a message that was never for it.
+    pub(crate) fn unknown_receipt(&self, device: &DeviceKey, kind: &str, id: &str) {
+        let kind = if kind.is_empty() { "delivered" } else { kind };
+        self.notice(NoticeKind::UnknownReceipt, format!("{device}: `{kind}` for message {id}, which it never got"));
+    }
+
+    /// A device has sent a message to a group without saying which devices it knows.
+    pub(crate) fn missing_phash(&self, device: &DeviceKey, group: &str, id: &str) {
+        self.notice(NoticeKind::MissingPhash, format!("{device} -> group {group}: message {id} has no phash"));
+    }
+
+    /// What looks wrong, oldest first.
+    pub(crate) fn noticed(&self) -> Vec<Notice> {
+        lock(&self.notices).list()
+    }
+
+    /// How often each kind of it happened.
+    pub(crate) fn notice_counts(&self) -> Vec<(NoticeKind, u64)> {
+        lock(&self.notices).counts()
     }
 
     /// A phone decrypted a message with an id that it has had before, and it says something else.
@@ -208,6 +244,24 @@ impl Oracle {
         let mut violations = lock(&self.violations);
         if violations.len() < VIOLATIONS {
             violations.push(Violation { kind, evidence, at_ms: unix_now_ms() });
+        }
+    }
+
+    fn notice(&self, kind: NoticeKind, evidence: String) {
+        tracing::info!(?kind, evidence, "noticed");
+        lock(&self.notices).add(kind, evidence);
+    }
+
+    /// A session is opened with the prekeys that the recipient has given away, and each one-time prekey opens one.
+    fn judge_prekeys(&self, from: &DeviceKey, to: &DeviceKey, id: &str, message: &PreKeySignalMessage) {
+        let one_time = message.pre_key_id().map(|id| PrekeyId::OneTime(id.into()));
+        let ids = [Some(PrekeyId::Signed(message.signed_pre_key_id().into())), one_time];
+        let base = hash(&message.base_key().public_key_bytes());
+        for prekey in ids.into_iter().flatten() {
+            let noticed = lock(&self.prekeys).open(to, prekey, base);
+            if let Some(kind) = noticed {
+                self.notice(kind, format!("{from} -> {to}: message {id} opens a session with {prekey:?}"));
+            }
         }
     }
 

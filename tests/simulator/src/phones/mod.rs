@@ -37,6 +37,7 @@ pub use content::{Content, SendOptions};
 pub(crate) use events::Events;
 pub use events::{Activity, CallState, PhoneEvent};
 pub use history::HistorySize;
+pub(crate) use history::is_in_archive;
 pub(crate) use inbound::receive;
 pub use inbox::{InboxMessage, Receipt, ReceiptKind};
 pub use kind::MessageKind;

@@ -49,6 +49,7 @@ pub(super) fn retry(
     count: u8,
 ) {
     let keys = account.phone.bundle();
+    world.oracle.prekeys_given(&account.key(0), keys.ids());
     let retry =
         element("retry").attr("v", "1").attr("count", count).attr("id", reply.id.as_str()).attr("t", time).build();
     let signed = element("skey").children([

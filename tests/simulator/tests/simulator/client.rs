@@ -32,6 +32,7 @@ pub(crate) async fn simulator_with(config: Config) -> Handle {
 /// No client did anything wrong.
 pub(crate) fn assert_clean(simulator: &Handle) {
     assert_eq!(simulator.violations(), []);
+    assert_eq!(simulator.noticed(), []);
     let stats = simulator.stats();
     for mistake in ["unknown iq", "unknown stanza"] {
         assert_eq!(stats.count(mistake), 0, "{mistake}\n{stats}");

@@ -276,6 +276,11 @@ pub(super) fn on_demand(
     chunk.send(world, account, device)
 }
 
+/// Whether a message of this id is one of those that history is made up of.
+pub(crate) fn is_in_archive(id: &str) -> bool {
+    archive::number_of(id).is_some()
+}
+
 /// Gives every companion `chats` chats with `messages` messages each, besides what the phone has.
 pub(super) fn send(
     world: &Arc<World>,
