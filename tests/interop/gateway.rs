@@ -6,7 +6,10 @@ use crate::{
     tools::Kind,
     world::{OWNER, World},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
+use image::{ImageFormat, RgbImage};
 use serde_json::json;
+use std::io::Cursor;
 
 const NUMBER: &str = "15550301001";
 
@@ -67,6 +70,38 @@ async fn meets_the_gateway_in_a_group(kind: Kind) {
     world.finish();
 }
 
+/// An image each way, and a reaction to the gateway's.
+async fn shows_the_gateway_images(kind: Kind) {
+    let Some(tool) = kind.ready().await else { return };
+    let (world, session) = World::linked(&[]).await;
+    let mut peer = Peer::linked(&tool, &world.simulator, NUMBER).await;
+    let mut image = Cursor::new(vec![]);
+    RgbImage::from_fn(90, 60, |x, y| image::Rgb([x as u8, y as u8, 7])).write_to(&mut image, ImageFormat::Png).unwrap();
+    let image = image.into_inner();
+
+    let url = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&image));
+    let body =
+        json!({"session_id": session, "to": NUMBER, "type": "image", "media_url": url, "caption": "from the gateway"});
+    let answer = world.client.post("/api/whatsapp/messages/media", &body).await;
+    let sent = answer.expect(200).text("message_id");
+    peer.has_image(&sent, &image, "from the gateway").await;
+    world.message_where(&session, &sent, |m| m["status"] == "delivered").await;
+    let reaction = peer.react(OWNER, &sent, "❤").await;
+    world.message_where(&session, &reaction, |m| m["from_me"] == false).await;
+
+    let received = peer.send_image(OWNER, &image, "to the gateway").await;
+    let message = world.message_where(&session, &received, |m| m["caption"] == "to the gateway").await;
+    assert_eq!((&message["type"], &message["media"]["size"]), (&json!("image"), &json!(image.len())), "{message}");
+    let url = message["media"]["url"].as_str().expect("a file has a path");
+    let file = world.client.get(url).await.expect(200);
+    assert!(file.bytes == image, "{} bytes came", file.bytes.len());
+    peer.has_receipt(&received, OWNER, "delivered").await;
+    everything_acknowledged(&world).await;
+    peer.finish();
+    peer::finish(&world.simulator);
+    world.finish();
+}
+
 /// Waits until the gateway's device has told WhatsApp that it has everything.
 async fn everything_acknowledged(world: &World) {
     eventually("an empty queue of the gateway", async || {
@@ -95,4 +130,14 @@ async fn baileys_meets_the_gateway_in_a_group() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatsmeow_meets_the_gateway_in_a_group() {
     meets_the_gateway_in_a_group(Kind::Whatsmeow).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baileys_and_the_gateway_show_each_other_images() {
+    shows_the_gateway_images(Kind::Baileys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatsmeow_and_the_gateway_show_each_other_images() {
+    shows_the_gateway_images(Kind::Whatsmeow).await;
 }

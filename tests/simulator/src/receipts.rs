@@ -139,7 +139,7 @@ impl Receipt<'_> {
         let (device, senders) = (self.login.key(), [author.number.clone(), self.login.account.number.clone()]);
         for id in ids(self.node).take(MESSAGES) {
             let known = world.ledger.was_for(&senders, &id, &device, by_person);
-            if !known && !(by_person && phones::is_in_archive(&id)) {
+            if !(known || by_person && phones::is_in_archive(&id)) {
                 world.oracle.unknown_receipt(&device, self.kind, &id);
             }
         }
