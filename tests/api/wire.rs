@@ -1,7 +1,7 @@
 //! Requests that are slow, cut, broken or too many, and headers that no honest client sends.
 
 use crate::{
-    client::{Client, TEXT, head, raw},
+    client::{Client, TEXT, head, raw, read_answer},
     world::{FRIEND, World},
 };
 use serde_json::json;
@@ -90,6 +90,36 @@ async fn a_body_that_does_not_come_in_time_is_408_and_a_head_is_cut_off() {
     let mut rest = vec![];
     let _ = tokio::time::timeout(Duration::from_secs(20), slow.read_to_end(&mut rest)).await.expect("it is cut off");
     // Over a connection of its own: an idle one may be closed by now.
+    Client::new(world.node.base(), "").get("/api/health").await.expect(200);
+    world.finish();
+}
+
+/// A caller that sends all of its request before it reads must not lose the answer to a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_refusal_reaches_who_is_still_sending() {
+    let world = World::start().await;
+    let body = vec![b'x'; 8 << 20];
+    let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    for (token, status) in [(world.client.token(), 413), ("stranger", 401)] {
+        let mut stream = TcpStream::connect(world.node.address()).await.unwrap();
+        stream.write_all(head("POST", TEXT, token, &more).as_bytes()).await.unwrap();
+        stream.write_all(&body).await.expect("it is read to its end");
+        read_answer(&mut stream).await.expect(status);
+    }
+
+    // Who never ends is cut off, with the answer.
+    let more = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+    let mut endless = TcpStream::connect(world.node.address()).await.unwrap();
+    endless.write_all(head("POST", TEXT, "stranger", more).as_bytes()).await.unwrap();
+    let chunk = [b"10000\r\n", [b'x'; 0x10000].as_slice(), b"\r\n"].concat();
+    let (mut reader, mut writer) = endless.split();
+    let mut first = [0; 12];
+    let sending = async { while writer.write_all(&chunk).await.is_ok() {} };
+    let (answered, cut_off) =
+        tokio::join!(reader.read_exact(&mut first), tokio::time::timeout(Duration::from_secs(20), sending));
+    answered.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 401");
+    cut_off.expect("it is cut off");
     Client::new(world.node.base(), "").get("/api/health").await.expect(200);
     world.finish();
 }

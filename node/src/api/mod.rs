@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod error;
+mod linger;
 mod media;
 mod messages;
 mod openapi;

@@ -2,7 +2,14 @@
 //!
 //! Every request gets an answer as JSON, also one that panics or takes too long. The server knows no route.
 
-use super::{Api, reply, reply::Route, routes, service::metrics_page};
+use super::{
+    Api,
+    linger::{Lent, lend},
+    reply,
+    reply::Route,
+    routes,
+    service::metrics_page,
+};
 use crate::{config::ApiConfig, metrics};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -92,7 +99,7 @@ impl Server {
             head_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
         };
-        self.run(limits, stop, move |request: Request<Incoming>| {
+        self.run(limits, stop, move |request: Request<Lent>| {
             let api = Arc::clone(&api);
             async move {
                 let allowed = api.metrics.as_ref().map_or(Ok(()), |access| access.require(request.headers()));
@@ -108,7 +115,7 @@ impl Server {
 
     async fn run<H, F>(self, limits: Limits, stop: CancellationToken, handler: H)
     where
-        H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Lent>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response> + Send + 'static,
     {
         let graceful = GracefulShutdown::new();
@@ -153,7 +160,7 @@ fn connection<H, F>(
     handler: H,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<H, F>
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Lent>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     // Answers are small and written at once.
@@ -173,7 +180,7 @@ where
 
 async fn handle<H, F>(mut request: Request<Incoming>, limits: &Limits, handler: H) -> Response
 where
-    H: Fn(Request<Incoming>) -> F,
+    H: Fn(Request<Lent>) -> F,
     F: Future<Output = Response> + Send,
 {
     let started = Instant::now();
@@ -184,6 +191,9 @@ where
         request.headers_mut().insert("x-request-id", value);
     }
     let span = tracing::info_span!("request", %request_id);
+    let (head, body) = request.into_parts();
+    let (body, rest) = lend(body);
+    let request = Request::from_parts(head, body);
     let response = async {
         let permit = limits.requests.try_acquire();
         if permit.is_err() && !vital {
@@ -205,6 +215,7 @@ where
     }
     .instrument(span.clone())
     .await;
+    rest.discard();
     let response = reply::finish(response, &request_id);
     let route = response.extensions().get::<Route>().map_or("other", |route| route.0);
     let (status, elapsed) = (response.status(), started.elapsed());
