@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rookery_protocol::{
     DeviceId, Epoch, Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId,
-    api::{Direction, Media, MessageType, Reaction, StatusChange},
+    api::{Direction, Media, MessageType, Reaction, SessionStatus, StatusChange},
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -48,6 +48,25 @@ pub struct SessionRow {
     pub last_error: Option<String>,
     /// The last three statuses, newest first; never empty.
     pub statuses: Vec<StatusChange>,
+}
+
+impl SessionRow {
+    /// A new session of this user, under a fresh id, that is about to be paired.
+    pub fn new(user_id: UserId, name: impl Into<String>, created_at: Timestamp) -> Self {
+        Self {
+            session_id: SessionId::generate(),
+            user_id,
+            name: name.into(),
+            wanted: true,
+            device: None,
+            lid: None,
+            push_name: None,
+            created_at,
+            connected_at: None,
+            last_error: None,
+            statuses: vec![StatusChange { status: SessionStatus::Starting, at: created_at }],
+        }
+    }
 }
 
 /// Who may act for a session.
@@ -229,6 +248,34 @@ pub struct HistoryRow {
     pub reactions: Vec<Reaction>,
     /// Where WhatsApp keeps the file of a media message, and its key.
     pub file: Option<MediaFile>,
+}
+
+impl HistoryRow {
+    /// Somebody's message of which no more is known. Its sort key is 0: for whoever stores it to assign.
+    pub fn new(message_id: MessageId, chat: Jid, kind: MessageType, timestamp: Timestamp) -> Self {
+        Self {
+            sort_key: 0,
+            message_id,
+            chat,
+            sender: None,
+            from_me: false,
+            kind,
+            text: None,
+            caption: None,
+            media: None,
+            reply_to: None,
+            timestamp,
+            sent_at: None,
+            delivered_at: None,
+            read_at: None,
+            played_at: None,
+            failure: None,
+            edited_at: None,
+            revoked_at: None,
+            reactions: Vec::new(),
+            file: None,
+        }
+    }
 }
 
 /// A file that WhatsApp keeps, as messages refer to it.

@@ -311,27 +311,11 @@ mod tests {
     use std::collections::HashSet;
 
     fn row(id: &str, chat: &str, sender: Option<&str>, from_me: bool) -> HistoryRow {
+        let (id, chat) = (id.parse().unwrap(), chat.parse().unwrap());
         HistoryRow {
-            sort_key: 0,
-            message_id: id.parse().unwrap(),
-            chat: chat.parse().unwrap(),
             sender: sender.map(|jid| jid.parse().unwrap()),
             from_me,
-            kind: MessageType::Text,
-            text: None,
-            caption: None,
-            media: None,
-            reply_to: None,
-            timestamp: Timestamp::from_secs(0),
-            sent_at: None,
-            delivered_at: None,
-            read_at: None,
-            played_at: None,
-            failure: None,
-            edited_at: None,
-            revoked_at: None,
-            reactions: Vec::new(),
-            file: None,
+            ..HistoryRow::new(id, chat, MessageType::Text, Timestamp::from_secs(0))
         }
     }
 

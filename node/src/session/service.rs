@@ -8,7 +8,7 @@ use super::{
 };
 use rookery_protocol::{
     DeviceId, Jid, MessageId, SessionId, Timestamp, UserId,
-    api::{Session, SessionStatus, StatusChange},
+    api::{Session, SessionStatus},
 };
 use rookery_storage::{HistoryQuery, HistoryRow, Page, SessionRow, StoreError};
 use std::{sync::Arc, time::Duration};
@@ -58,21 +58,7 @@ pub(crate) enum DeviceKey {
 impl Sessions {
     /// Creates a session and starts to pair it.
     pub(crate) async fn create_session(&self, user: UserId, name: String) -> Result<Session, SessionError> {
-        let now = Timestamp::now();
-        let row = SessionRow {
-            session_id: SessionId::generate(),
-            user_id: user,
-            name,
-            wanted: true,
-            device: None,
-            lid: None,
-            push_name: None,
-            created_at: now,
-            connected_at: None,
-            last_error: None,
-            statuses: vec![StatusChange { status: SessionStatus::Starting, at: now }],
-        };
-        let handle = self.create(row).await?;
+        let handle = self.create(SessionRow::new(user, name, Timestamp::now())).await?;
         Ok(self.describe(&handle))
     }
 

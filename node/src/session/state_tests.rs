@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use rookery_protocol::{SessionId, UserId};
+use rookery_protocol::UserId;
 
 const POLICY: Policy = Policy {
     pairing_rounds: 3,
@@ -13,20 +13,8 @@ const POLICY: Policy = Policy {
 };
 
 fn row(linked: bool) -> SessionRow {
-    let now = Timestamp::from_secs(1_000);
-    SessionRow {
-        session_id: SessionId::generate(),
-        user_id: UserId::generate(),
-        name: "test".into(),
-        wanted: true,
-        device: linked.then(|| DeviceId::new("15550001", 1).unwrap()),
-        lid: None,
-        push_name: None,
-        created_at: now,
-        connected_at: None,
-        last_error: None,
-        statuses: vec![StatusChange { status: SessionStatus::Starting, at: now }],
-    }
+    let device = linked.then(|| DeviceId::new("15550001", 1).unwrap());
+    SessionRow { device, ..SessionRow::new(UserId::generate(), "test", Timestamp::from_secs(1_000)) }
 }
 
 fn run(state: &mut State, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {

@@ -8,6 +8,7 @@
 
 mod device;
 mod device_model;
+mod driver;
 mod history;
 mod keys;
 mod model;
@@ -15,6 +16,7 @@ mod outbox;
 mod owners;
 mod sample;
 mod sessions;
+mod steps;
 mod tokens;
 
 use crate::Stores;
@@ -43,7 +45,7 @@ pub async fn run_all(factory: &dyn Factory, seed: u64, cases: u32) -> Result<()>
     device::run(&stores).await.context("device")?;
     engine(&stores).await.context("engine")?;
     device_model::run(factory, seed, cases).await.context("devices at random")?;
-    model::run(factory, seed, cases).context("stores at random")
+    driver::run(factory, seed, cases).context("stores at random")
 }
 
 /// The probe works until the engine is closed, and closing twice does no harm.

@@ -1,28 +1,12 @@
-//! All stores at random, beside a plain model of them.
-//!
-//! A random history of operations runs on the engine and on the model; every answer is compared, and at the end
-//! and after every reopening so is everything that is stored.
+//! A plain model of all that the stores keep of one session.
 
-use super::{Factory, runner, sample};
+use super::sample;
 use crate::{
-    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, OutboxRow, Owner, ReceiptKind, SendOutcome, SendRecord,
-    SessionRow, StoreError, Stores, TokenRow,
+    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, OutboxRow, ReceiptKind, SendOutcome, SendRecord, SessionRow,
+    StoreError,
 };
-use anyhow::{Context, Result};
-use proptest::{prelude::*, test_runner::TestCaseError};
-use rookery_protocol::{
-    DeviceId, Epoch, Incarnation, SessionId, UserId,
-    api::{Direction, MessageType},
-};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::atomic::{AtomicU32, Ordering},
-};
-use tokio::{runtime::Handle, task::block_in_place};
-
-const SESSIONS: usize = 3;
-const KINDS: [KeyKind; 3] = [KeyKind::Identity, KeyKind::Session, KeyKind::Meta];
-const DAY_SECS: i64 = 24 * 60 * 60;
+use rookery_protocol::{Epoch, Incarnation, api::Direction};
+use std::collections::{BTreeMap, HashMap};
 
 /// Whether a query asks for a row, by its words alone.
 pub(super) fn asked_for(query: &HistoryQuery, row: &HistoryRow) -> bool {
@@ -35,110 +19,21 @@ pub(super) fn asked_for(query: &HistoryQuery, row: &HistoryRow) -> bool {
         && query.before.is_none_or(|before| row.sort_key < before)
 }
 
-/// A message in few words: number, chat, second, whether it is ours, and a flavour of content.
-type Words = (u64, usize, i64, bool, u8);
-
-fn message((number, chat, secs, own, flavour): Words) -> HistoryRow {
-    let chat = sample::chat(chat);
-    let row = if own { sample::outbound(number, &chat, secs) } else { sample::inbound(number, &chat, secs) };
-    HistoryRow {
-        kind: if flavour % 2 == 0 { MessageType::Text } else { MessageType::Image },
-        text: Some(format!("flavour {flavour}")),
-        file: (flavour == 1).then(|| sample::file(Some("/path"))),
-        read_at: (flavour == 3).then(|| sample::at(secs + 1)),
-        ..row
-    }
-}
-
-/// One step of a history. The first number is the session that it is about.
-#[derive(Clone, Debug)]
-enum Step {
-    Create(usize),
-    Claim(usize, bool),
-    Release(usize, bool),
-    Update(usize, bool, Option<u16>),
-    Delete(usize, bool),
-    Keys(usize, bool, Vec<(usize, u8, Option<u8>)>),
-    Clear(usize),
-    Accept(usize, bool, u64, Words, Option<u8>),
-    Resolve(usize, u64, bool, i64),
-    Insert(usize, bool, Vec<Words>),
-    Receipt(usize, usize, u64, u8, i64),
-    Sweep(i64),
-    List(usize, Option<usize>, Option<i64>, Option<i64>, Option<bool>, Option<u64>, usize),
-    Token(u8),
-    DropToken(u8),
-    Reopen,
-}
-
-fn words() -> impl Strategy<Value = Words> {
-    (0..8_u64, 0..2_usize, 0..6_i64, any::<bool>(), 0..4_u8)
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let session = || 0..SESSIONS;
-    // Most fences are the newest.
-    let old = || prop::bool::weighted(0.1);
-    let key = (0..KINDS.len(), 0..4_u8, prop::option::weighted(0.7, any::<u8>()));
-    let list = (
-        prop::option::of(0..2_usize),
-        prop::option::of(0..6_i64),
-        prop::option::of(0..6_i64),
-        prop::option::of(any::<bool>()),
-        prop::option::of((0..6_i64, 0..8_u64).prop_map(|(secs, number)| sample::sort_key(secs, number))),
-        1..6_usize,
-    );
-    let step = prop_oneof![
-        3 => session().prop_map(Step::Create),
-        3 => (session(), old()).prop_map(|(s, old)| Step::Claim(s, old)),
-        1 => (session(), old()).prop_map(|(s, old)| Step::Release(s, old)),
-        2 => (session(), old(), prop::option::of(0..3_u16)).prop_map(|(s, old, device)| Step::Update(s, old, device)),
-        1 => (session(), old()).prop_map(|(s, old)| Step::Delete(s, old)),
-        4 => (session(), old(), prop::collection::vec(key, 0..5)).prop_map(|(s, old, ops)| Step::Keys(s, old, ops)),
-        1 => session().prop_map(Step::Clear),
-        4 => (session(), old(), 0..6_u64, words(), prop::option::of(0..3_u8))
-            .prop_map(|(s, old, seq, message, key)| Step::Accept(s, old, seq, message, key)),
-        3 => (session(), 0..6_u64, any::<bool>(), 0..9_i64).prop_map(|(s, seq, sent, at)| Step::Resolve(s, seq, sent, at)),
-        5 => (session(), old(), prop::collection::vec(words(), 0..4)).prop_map(|(s, old, rows)| Step::Insert(s, old, rows)),
-        3 => (session(), 0..3_usize, 0..8_u64, 0..3_u8, 0..9_i64)
-            .prop_map(|(s, chat, number, kind, at)| Step::Receipt(s, chat, number, kind, at)),
-        1 => (-1..6_i64).prop_map(Step::Sweep),
-        4 => (session(), list).prop_map(|(s, (chat, from, until, own, before, limit))| {
-            Step::List(s, chat, from, until, own, before, limit)
-        }),
-        1 => (0..3_u8).prop_map(Step::Token),
-        1 => (0..3_u8).prop_map(Step::DropToken),
-        1 => Just(Step::Reopen),
-    ];
-    prop::collection::vec(step, 1..60)
-}
-
-/// What kind of error it is; none of success.
-fn outcome<T>(result: &Result<T, StoreError>) -> Option<&'static str> {
-    result.as_ref().err().map(|error| match error {
-        StoreError::Fenced { .. } => "fenced",
-        StoreError::ClaimLost { .. } => "claim lost",
-        StoreError::NotFound(_) => "not found",
-        StoreError::Refused(_) => "refused",
-        _ => "another",
-    })
-}
-
 /// One session of the model.
 #[derive(Clone, Default)]
-struct Session {
-    row: Option<SessionRow>,
-    epoch: Epoch,
-    node: Option<Incarnation>,
-    keys: BTreeMap<(KeyKind, Vec<u8>), Vec<u8>>,
-    outbox: BTreeMap<u64, OutboxRow>,
-    records: HashMap<[u8; 32], SendRecord>,
+pub(super) struct Session {
+    pub(super) row: Option<SessionRow>,
+    pub(super) epoch: Epoch,
+    pub(super) node: Option<Incarnation>,
+    pub(super) keys: BTreeMap<(KeyKind, Vec<u8>), Vec<u8>>,
+    pub(super) outbox: BTreeMap<u64, OutboxRow>,
+    pub(super) records: HashMap<[u8; 32], SendRecord>,
     /// By sort key.
-    history: BTreeMap<u64, HistoryRow>,
+    pub(super) history: BTreeMap<u64, HistoryRow>,
 }
 
 impl Session {
-    fn check(&self, fence: &Fence) -> Result<(), StoreError> {
+    pub(super) fn check(&self, fence: &Fence) -> Result<(), StoreError> {
         match &self.row {
             None => Err(StoreError::NotFound("session")),
             Some(_) if self.epoch != fence.epoch() => {
@@ -148,7 +43,7 @@ impl Session {
         }
     }
 
-    fn insert(&mut self, mut row: HistoryRow) -> u64 {
+    pub(super) fn insert(&mut self, mut row: HistoryRow) -> u64 {
         let same = |other: &&HistoryRow| {
             let author = |row: &HistoryRow| (row.from_me, if row.from_me { None } else { row.sender.clone() });
             (&other.message_id, &other.chat, author(other)) == (&row.message_id, &row.chat, author(&row))
@@ -174,7 +69,7 @@ impl Session {
         sort_key
     }
 
-    fn accept(&mut self, accepted: Accepted) -> Result<(), StoreError> {
+    pub(super) fn accept(&mut self, accepted: Accepted) -> Result<(), StoreError> {
         let Accepted { outbox, history, idempotency } = accepted;
         let sort_key = self.insert(history);
         if let Some((key, record)) = idempotency {
@@ -187,7 +82,7 @@ impl Session {
         Ok(())
     }
 
-    fn resolve(&mut self, seq: u64, outcome: SendOutcome) -> Result<(), StoreError> {
+    pub(super) fn resolve(&mut self, seq: u64, outcome: SendOutcome) -> Result<(), StoreError> {
         let row = self.outbox.remove(&seq).ok_or(StoreError::NotFound("outbox row"))?;
         if let Some(message) = self.history.get_mut(&row.sort_key) {
             match outcome {
@@ -201,7 +96,7 @@ impl Session {
         Ok(())
     }
 
-    fn receipt(&mut self, chat: usize, number: u64, kind: ReceiptKind, secs: i64) {
+    pub(super) fn receipt(&mut self, chat: usize, number: u64, kind: ReceiptKind, secs: i64) {
         let (chat, id) = (sample::chat(chat), sample::outbound(number, &sample::chat(0), 0).message_id);
         let own = |row: &HistoryRow| row.from_me && row.message_id == id;
         let in_chat = self.history.values().any(|row| own(row) && row.chat == chat);
@@ -216,7 +111,7 @@ impl Session {
     }
 
     /// Does a write as a whole or not at all, when the fence allows it.
-    fn write<T>(
+    pub(super) fn write<T>(
         &mut self,
         fence: &Fence,
         work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
@@ -227,339 +122,4 @@ impl Session {
         *self = changed;
         Ok(result)
     }
-}
-
-/// The engine and the model side by side.
-struct Pair<'a> {
-    factory: &'a dyn Factory,
-    place: String,
-    stores: Stores,
-    user: UserId,
-    ids: Vec<SessionId>,
-    sessions: Vec<Session>,
-    /// All fences of each session that were ever given out, oldest first.
-    fences: Vec<Vec<Fence>>,
-    tokens: BTreeMap<u8, TokenRow>,
-}
-
-pub(super) fn run(factory: &dyn Factory, seed: u64, cases: u32) -> Result<()> {
-    let number = AtomicU32::new(0);
-    let runtime = Handle::current();
-    let tried = runner(seed, cases).run(&steps(), |steps| {
-        let place = format!("model-{}", number.fetch_add(1, Ordering::Relaxed));
-        let case = async {
-            let mut pair = Pair::open(factory, place).await?;
-            for step in steps {
-                pair.step(step.clone()).await.with_context(|| format!("{step:?}"))?;
-            }
-            pair.compare().await?;
-            pair.reopen().await?;
-            pair.stores.engine.close().await.context("close")
-        };
-        // An assertion's panic is caught by the runner as well.
-        block_in_place(|| runtime.block_on(case)).map_err(|error| TestCaseError::fail(format!("{error:#}")))
-    });
-    tried.map_err(|error| anyhow::anyhow!("seed {seed}: {error}"))
-}
-
-impl<'a> Pair<'a> {
-    async fn open(factory: &'a dyn Factory, place: String) -> Result<Self> {
-        let stores = factory.open(&place).await?;
-        let mut ids: Vec<_> = (0..SESSIONS).map(|_| SessionId::generate()).collect();
-        ids.sort_unstable();
-        let sessions = vec![Session::default(); SESSIONS];
-        let fences = vec![Vec::new(); SESSIONS];
-        Ok(Self { factory, place, stores, user: UserId::generate(), ids, sessions, fences, tokens: BTreeMap::new() })
-    }
-
-    /// The newest fence of a session, or the one before it.
-    fn fence(&self, session: usize, old: bool) -> Option<Fence> {
-        self.fences[session].iter().rev().nth(usize::from(old)).cloned()
-    }
-
-    async fn step(&mut self, step: Step) -> Result<()> {
-        match step {
-            Step::Create(session) => self.create(session).await,
-            Step::Claim(session, stale) => self.claim(session, stale).await,
-            Step::Sweep(secs) => self.sweep(secs).await,
-            Step::List(session, chat, from, until, own, before, limit) => {
-                let query = HistoryQuery {
-                    chat: chat.map(sample::chat),
-                    from: from.map(sample::at),
-                    until: until.map(sample::at),
-                    direction: own.map(|own| if own { Direction::Outbound } else { Direction::Inbound }),
-                    kind: None,
-                    before,
-                    limit,
-                };
-                self.list(session, &query).await
-            }
-            Step::Token(number) => self.token(number).await,
-            Step::DropToken(number) => self.drop_token(number).await,
-            Step::Reopen => {
-                self.reopen().await?;
-                self.compare().await
-            }
-            step => self.fenced(step).await,
-        }
-    }
-
-    async fn create(&mut self, number: usize) -> Result<()> {
-        let row = SessionRow { session_id: self.ids[number], ..sample::session(self.user) };
-        let result = self.stores.sessions.create(&row).await;
-        let session = &mut self.sessions[number];
-        let expected = session.row.is_some().then_some("refused");
-        if expected.is_none() {
-            *session = Session { row: Some(row), ..Session::default() };
-            // The fences of a session that was removed are of no use to one with its id.
-            self.fences[number].clear();
-        }
-        assert_eq!(outcome(&result), expected);
-        Ok(())
-    }
-
-    async fn claim(&mut self, number: usize, stale: bool) -> Result<()> {
-        let session = &mut self.sessions[number];
-        let node = "node-1".parse()?;
-        let incarnation = Incarnation::generate();
-        let epoch = if stale { session.epoch.next() } else { session.epoch };
-        let seen =
-            Owner { epoch, node: session.node.map(|incarnation| ("node-1".parse().expect("a name"), incarnation)) };
-        let result = self.stores.owners.claim(self.ids[number], &seen, &node, incarnation).await;
-        let expected = match (&session.row, stale) {
-            (None, _) => Some("not found"),
-            (Some(_), true) => Some("claim lost"),
-            (Some(_), false) => None,
-        };
-        assert_eq!(outcome(&result), expected);
-        if let Ok(fence) = result {
-            session.epoch = session.epoch.next();
-            session.node = Some(incarnation);
-            assert_eq!(fence.epoch(), session.epoch);
-            self.fences[number].push(fence);
-        }
-        Ok(())
-    }
-
-    /// The steps that need a fence; nothing happens before the session's first claim.
-    async fn fenced(&mut self, step: Step) -> Result<()> {
-        let (number, old) = match &step {
-            Step::Release(session, old)
-            | Step::Update(session, old, _)
-            | Step::Delete(session, old)
-            | Step::Keys(session, old, _)
-            | Step::Accept(session, old, ..)
-            | Step::Insert(session, old, _) => (*session, *old),
-            Step::Resolve(session, ..) | Step::Receipt(session, ..) | Step::Clear(session) => (*session, false),
-            _ => return Ok(()),
-        };
-        let Some(fence) = self.fence(number, old) else { return Ok(()) };
-        let (stores, session) = (self.stores.clone(), &mut self.sessions[number]);
-        let (result, expected) = match step {
-            Step::Release(..) => {
-                if session.epoch == fence.epoch() {
-                    session.node = None;
-                }
-                (stores.owners.release(&fence).await, Ok(()))
-            }
-            Step::Update(_, _, device) => {
-                let device = device.map(|device| DeviceId::new("15550001", device)).transpose()?;
-                let row = SessionRow { session_id: self.ids[number], device, ..sample::session(self.user) };
-                let result = stores.sessions.update(&fence, &row).await;
-                (
-                    result,
-                    session.write(&fence, |session| {
-                        session.row = Some(row);
-                        Ok(())
-                    }),
-                )
-            }
-            Step::Delete(..) => {
-                let result = stores.sessions.delete(&fence).await;
-                let expected = match session.check(&fence) {
-                    Err(StoreError::NotFound(_)) => Ok(()),
-                    checked => checked.map(|()| *session = Session::default()),
-                };
-                (result, expected)
-            }
-            Step::Keys(_, _, changes) => keys(&stores, session, &fence, changes).await,
-            Step::Clear(_) => {
-                let result = stores.keys.clear(&fence).await;
-                (
-                    result,
-                    session.write(&fence, |session| {
-                        session.keys.clear();
-                        Ok(())
-                    }),
-                )
-            }
-            Step::Accept(_, _, seq, words, key) => {
-                let history = message((words.0, words.1, words.2, true, words.4));
-                let accepted = Accepted { history, ..sample::accepted(seq, &sample::chat(words.1), words.2, None) };
-                let record = sample::accepted(seq, &sample::chat(words.1), words.2, Some([0; 32])).idempotency;
-                let idempotency = key.zip(record).map(|(key, (_, record))| ([key; 32], record));
-                let accepted = Accepted { idempotency, ..accepted };
-                let result = stores.outbox.accept(&fence, accepted.clone()).await;
-                (result, session.write(&fence, |session| session.accept(accepted)))
-            }
-            Step::Resolve(_, seq, sent, at) => {
-                let outcome =
-                    if sent { SendOutcome::Sent(sample::at(at)) } else { SendOutcome::Failed(format!("reason {at}")) };
-                let result = stores.outbox.resolve(&fence, seq, outcome.clone()).await;
-                (result, session.write(&fence, |session| session.resolve(seq, outcome)))
-            }
-            Step::Insert(_, _, rows) => {
-                let rows: Vec<_> = rows.into_iter().map(message).collect();
-                let result = stores.history.insert(&fence, rows.clone()).await;
-                let insert = |session: &mut Session| {
-                    for row in rows {
-                        session.insert(row);
-                    }
-                    Ok(())
-                };
-                (result, session.write(&fence, insert))
-            }
-            Step::Receipt(_, chat, message, kind, secs) => {
-                let kind = [ReceiptKind::Delivered, ReceiptKind::Read, ReceiptKind::Played][usize::from(kind)];
-                let id = sample::outbound(message, &sample::chat(0), 0).message_id;
-                let (chat_id, at) = (sample::chat(chat), sample::at(secs));
-                let result = sample::receipt(&stores, &fence, &chat_id, &[id], kind, at).await;
-                (
-                    result,
-                    session.write(&fence, |session| {
-                        session.receipt(chat, message, kind, secs);
-                        Ok(())
-                    }),
-                )
-            }
-            _ => return Ok(()),
-        };
-        assert_eq!(outcome(&result), outcome(&expected), "{result:?}");
-        Ok(())
-    }
-
-    async fn sweep(&mut self, secs: i64) -> Result<()> {
-        let now = sample::at(secs).plus_secs(DAY_SECS);
-        let mut expected = 0;
-        for session in &mut self.sessions {
-            let before = session.records.len();
-            session.records.retain(|_, record| record.accepted_at.plus_secs(DAY_SECS) > now);
-            expected += before - session.records.len();
-        }
-        assert_eq!(self.stores.outbox.sweep(now, 1_000).await?, expected);
-        Ok(())
-    }
-
-    async fn list(&self, number: usize, query: &HistoryQuery) -> Result<()> {
-        let rows = self.sessions[number].history.values().rev().filter(|row| asked_for(query, row));
-        let expected: Vec<_> = rows.cloned().collect();
-        let (mut found, mut query) = (Vec::new(), query.clone());
-        loop {
-            let page = self.stores.history.list(self.ids[number], &query).await?;
-            assert!(page.rows.len() <= query.limit);
-            found.extend(page.rows);
-            match page.next {
-                Some(next) => query.before = Some(next),
-                None => break,
-            }
-        }
-        assert_eq!(found, expected, "{query:?}");
-        Ok(())
-    }
-
-    async fn token(&mut self, number: u8) -> Result<()> {
-        if !self.tokens.contains_key(&number) {
-            let token = sample::token(self.user, i64::from(number));
-            self.stores.tokens.create(&token).await?;
-            self.tokens.insert(number, token);
-        }
-        Ok(())
-    }
-
-    async fn drop_token(&mut self, number: u8) -> Result<()> {
-        if let Some(token) = self.tokens.remove(&number) {
-            assert!(self.stores.tokens.delete(self.user, token.id).await?);
-            assert!(!self.stores.tokens.delete(self.user, token.id).await?);
-        }
-        Ok(())
-    }
-
-    async fn reopen(&mut self) -> Result<()> {
-        self.stores.engine.close().await?;
-        self.stores = self.factory.open(&self.place).await?;
-        self.compare().await
-    }
-
-    /// Compares all that is stored.
-    async fn compare(&self) -> Result<()> {
-        let tokens: Vec<_> = self.tokens.values().cloned().collect();
-        assert_eq!(self.stores.tokens.list(self.user).await?, tokens);
-        let rows: Vec<_> = self.sessions.iter().filter_map(|session| session.row.clone()).collect();
-        assert_eq!(self.stores.sessions.list(self.user, None, 100).await?.rows, rows);
-        let linked: Vec<_> = rows.into_iter().filter(|row| row.device.is_some()).collect();
-        assert_eq!(self.stores.sessions.find_by_phone(self.user, "15550001").await?, linked);
-        for (id, session) in self.ids.iter().zip(&self.sessions) {
-            self.compare_session(*id, session).await?;
-        }
-        for number in 0..SESSIONS {
-            for chat in [None, Some(sample::chat(0)), Some(sample::chat(1))] {
-                self.list(number, &HistoryQuery { chat, limit: 4, ..HistoryQuery::default() }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn compare_session(&self, id: SessionId, session: &Session) -> Result<()> {
-        let owner = session.row.is_some().then_some(session.epoch);
-        let found = self.stores.owners.read(id).await?;
-        assert_eq!(found.as_ref().map(|owner| owner.epoch), owner);
-        assert_eq!(found.and_then(|owner| owner.node).map(|(_, incarnation)| incarnation), session.node);
-        for kind in KINDS {
-            let found = self.stores.keys.scan(id, kind, &[]).await?;
-            let found: Vec<_> = found.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-            let expected = session.keys.iter().filter(|((of, _), _)| *of == kind);
-            assert_eq!(found, expected.map(|((_, key), value)| (key.clone(), value.clone())).collect::<Vec<_>>());
-        }
-        let outbox: Vec<_> = session.outbox.values().cloned().collect();
-        assert_eq!(self.stores.outbox.pending(id, None, 100).await?, outbox);
-        for key in 0..3_u8 {
-            let found = self.stores.outbox.recorded(id, &[key; 32], sample::at(0)).await?;
-            assert_eq!(found.as_ref(), session.records.get(&[key; 32]));
-        }
-        let newest = session.history.last_key_value().map(|(sort_key, _)| *sort_key);
-        assert_eq!(self.stores.history.last_sort_key(id).await?, newest);
-        for row in session.history.values() {
-            let same_id = session.history.values().rev().filter(|other| other.message_id == row.message_id);
-            let found = self.stores.history.get(id, &row.message_id).await?;
-            assert_eq!(found, same_id.cloned().collect::<Vec<_>>());
-        }
-        Ok(())
-    }
-}
-
-async fn keys(
-    stores: &Stores,
-    session: &mut Session,
-    fence: &Fence,
-    changes: Vec<(usize, u8, Option<u8>)>,
-) -> (Result<(), StoreError>, Result<(), StoreError>) {
-    let op = |(kind, key, value): &(usize, u8, Option<u8>)| {
-        let (kind, key) = (KINDS[*kind], vec![*key].into());
-        match value {
-            Some(value) => KeyOp::Put { kind, key, value: vec![*value].into() },
-            None => KeyOp::Delete { kind, key },
-        }
-    };
-    let result = stores.keys.write(fence, changes.iter().map(op).collect()).await;
-    let expected = session.write(fence, |session| {
-        for (kind, key, value) in changes {
-            let key = (KINDS[kind], vec![key]);
-            match value {
-                Some(value) => session.keys.insert(key, vec![value]),
-                None => session.keys.remove(&key),
-            };
-        }
-        Ok(())
-    });
-    (result, expected)
 }

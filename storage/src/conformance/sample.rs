@@ -5,10 +5,7 @@ use crate::{
     Stores, TokenRow,
 };
 use anyhow::{Context, Result};
-use rookery_protocol::{
-    Incarnation, Jid, MessageId, SessionId, Timestamp, TokenId, UserId,
-    api::{MessageType, SessionStatus, StatusChange},
-};
+use rookery_protocol::{Incarnation, Jid, MessageId, SessionId, Timestamp, TokenId, UserId, api::MessageType};
 
 /// The chats of the samples, by number.
 pub(super) fn chat(number: usize) -> Jid {
@@ -38,20 +35,7 @@ pub(super) fn token(user: UserId, number: i64) -> TokenRow {
 }
 
 pub(super) fn session(user: UserId) -> SessionRow {
-    let created_at = at(0);
-    SessionRow {
-        session_id: SessionId::generate(),
-        user_id: user,
-        name: "a session".to_owned(),
-        wanted: true,
-        device: None,
-        lid: None,
-        push_name: None,
-        created_at,
-        connected_at: None,
-        last_error: None,
-        statuses: vec![StatusChange { status: SessionStatus::Starting, at: created_at }],
-    }
+    SessionRow::new(user, "a session", at(0))
 }
 
 /// A new session and the right to write it.
@@ -69,27 +53,12 @@ pub(super) async fn claim(stores: &Stores, session: SessionId) -> Result<Fence> 
 
 /// A text message that arrived that many seconds after the beginning.
 pub(super) fn inbound(number: u64, chat: &Jid, secs: i64) -> HistoryRow {
+    let id = format!("IN{number}").parse().expect("it is an id");
     HistoryRow {
         sort_key: sort_key(secs, number),
-        message_id: format!("IN{number}").parse().expect("it is an id"),
-        chat: chat.clone(),
         sender: Some(chat.clone()),
-        from_me: false,
-        kind: MessageType::Text,
         text: Some(format!("message {number}")),
-        caption: None,
-        media: None,
-        reply_to: None,
-        timestamp: at(secs),
-        sent_at: None,
-        delivered_at: None,
-        read_at: None,
-        played_at: None,
-        failure: None,
-        edited_at: None,
-        revoked_at: None,
-        reactions: Vec::new(),
-        file: None,
+        ..HistoryRow::new(id, chat.clone(), MessageType::Text, at(secs))
     }
 }
 

@@ -109,15 +109,11 @@ mod tests {
     }
 
     fn message() -> HistoryRow {
+        let (id, chat) = ("3EB0".parse().unwrap(), jid("15550@s.whatsapp.net"));
         HistoryRow {
             sort_key: 5 << 20 | 7,
-            message_id: "3EB0".parse().unwrap(),
-            chat: jid("15550@s.whatsapp.net"),
             sender: Some(jid("1@lid")),
-            from_me: false,
-            kind: MessageType::Undecryptable,
             text: Some("text".to_owned()),
-            caption: None,
             media: Some(Media {
                 mime_type: Some("a/b".to_owned()),
                 size: Some(300),
@@ -126,16 +122,9 @@ mod tests {
                 url: None,
             }),
             reply_to: Some("A".parse().unwrap()),
-            timestamp: at(5),
-            sent_at: None,
             delivered_at: Some(at(6)),
-            read_at: None,
-            played_at: None,
-            failure: None,
-            edited_at: None,
-            revoked_at: None,
             reactions: vec![Reaction { sender: jid("1@lid"), emoji: "x".to_owned(), timestamp: at(1) }],
-            file: None,
+            ..HistoryRow::new(id, chat, MessageType::Undecryptable, at(5))
         }
     }
 
@@ -152,16 +141,10 @@ mod tests {
     fn session() -> SessionRow {
         SessionRow {
             session_id: SessionId::from_bytes([1; 16]),
-            user_id: UserId::from_bytes([2; 16]),
-            name: "n".to_owned(),
-            wanted: true,
             device: Some("15550:3".parse().unwrap()),
-            lid: None,
-            push_name: None,
-            created_at: at(1),
             connected_at: Some(at(2)),
-            last_error: None,
             statuses: vec![StatusChange { status: SessionStatus::Failed, at: at(3) }],
+            ..SessionRow::new(UserId::from_bytes([2; 16]), "n", at(1))
         }
     }
 

@@ -98,19 +98,7 @@ async fn write_without_end(dir: &Path) -> Result<()> {
 }
 
 async fn write(stores: Stores, writer: u64) -> Result<()> {
-    let session = SessionRow {
-        session_id: SessionId::generate(),
-        user_id: UserId::generate(),
-        name: format!("writer {writer}"),
-        wanted: true,
-        device: None,
-        lid: None,
-        push_name: None,
-        created_at: Timestamp::now(),
-        connected_at: None,
-        last_error: None,
-        statuses: Vec::new(),
-    };
+    let session = SessionRow::new(UserId::generate(), format!("writer {writer}"), Timestamp::now());
     let id = session.session_id;
     stores.sessions.create(&session).await?;
     report(&format!("session {id}"));
@@ -161,25 +149,10 @@ fn key_ops(number: u64) -> Vec<KeyOp> {
 fn message(id: &str, sort_key: u64, own: bool) -> HistoryRow {
     HistoryRow {
         sort_key,
-        message_id: id.parse().expect("an id"),
-        chat: chat(),
         sender: (!own).then(chat),
         from_me: own,
-        kind: MessageType::Text,
         text: Some("x".repeat(200)),
-        caption: None,
-        media: None,
-        reply_to: None,
-        timestamp: at(sort_key >> 20),
-        sent_at: None,
-        delivered_at: None,
-        read_at: None,
-        played_at: None,
-        failure: None,
-        edited_at: None,
-        revoked_at: None,
-        reactions: Vec::new(),
-        file: None,
+        ..HistoryRow::new(id.parse().expect("an id"), chat(), MessageType::Text, at(sort_key >> 20))
     }
 }
 

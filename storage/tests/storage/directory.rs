@@ -17,19 +17,7 @@ use std::{
 };
 
 fn session() -> SessionRow {
-    SessionRow {
-        session_id: SessionId::generate(),
-        user_id: UserId::generate(),
-        name: "x".repeat(1_000),
-        wanted: true,
-        device: None,
-        lid: None,
-        push_name: None,
-        created_at: Timestamp::now(),
-        connected_at: None,
-        last_error: None,
-        statuses: Vec::new(),
-    }
+    SessionRow::new(UserId::generate(), "x".repeat(1_000), Timestamp::now())
 }
 
 /// A directory with a store that has one session.

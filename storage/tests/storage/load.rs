@@ -2,7 +2,7 @@
 
 use super::support;
 use anyhow::{Context, Result};
-use rookery_protocol::{Incarnation, SessionId, Timestamp, UserId};
+use rookery_protocol::{Incarnation, Timestamp, UserId};
 use rookery_storage::{
     Fence, KeyKind, KeyOp, SessionRow, StoreError, Stores,
     embedded::{self, Options},
@@ -10,19 +10,7 @@ use rookery_storage::{
 use std::time::Duration;
 
 async fn claimed(stores: &Stores) -> Result<Fence> {
-    let row = SessionRow {
-        session_id: SessionId::generate(),
-        user_id: UserId::generate(),
-        name: "busy".to_owned(),
-        wanted: true,
-        device: None,
-        lid: None,
-        push_name: None,
-        created_at: Timestamp::now(),
-        connected_at: None,
-        last_error: None,
-        statuses: Vec::new(),
-    };
+    let row = SessionRow::new(UserId::generate(), "busy", Timestamp::now());
     stores.sessions.create(&row).await?;
     let seen = stores.owners.read(row.session_id).await?.context("an owner row")?;
     Ok(stores.owners.claim(row.session_id, &seen, &"node-1".parse()?, Incarnation(1)).await?)

@@ -496,24 +496,11 @@ fn history_row(content: Content, chat: Jid, id: &MessageId, sort_key: u64, now: 
     let (media, file) = content.media.unzip();
     HistoryRow {
         sort_key,
-        message_id: id.clone(),
-        chat,
-        sender: None,
         from_me: true,
-        kind: content.kind,
         text: content.text,
         caption: content.caption,
         media,
-        reply_to: None,
-        timestamp: now,
-        sent_at: None,
-        delivered_at: None,
-        read_at: None,
-        played_at: None,
-        failure: None,
-        edited_at: None,
-        revoked_at: None,
-        reactions: vec![],
         file,
+        ..HistoryRow::new(id.clone(), chat, content.kind, now)
     }
 }

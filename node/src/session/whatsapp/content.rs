@@ -56,27 +56,12 @@ pub(super) fn undecryptable(info: &MessageInfo) -> Option<HistoryRow> {
 fn empty_row(info: &MessageInfo, kind: MessageType) -> Option<HistoryRow> {
     let timestamp = Timestamp::from_micros(info.timestamp.timestamp_micros());
     let source = &info.source;
+    let id = info.id.parse::<MessageId>().ok()?;
     Some(HistoryRow {
-        sort_key: 0,
-        message_id: info.id.parse::<MessageId>().ok()?,
-        chat: chat(source)?,
         sender: sender(source),
         from_me: source.is_from_me,
-        kind,
-        text: None,
-        caption: None,
-        media: None,
-        reply_to: None,
-        timestamp,
         sent_at: Some(timestamp),
-        delivered_at: None,
-        read_at: None,
-        played_at: None,
-        failure: None,
-        edited_at: None,
-        revoked_at: None,
-        reactions: vec![],
-        file: None,
+        ..HistoryRow::new(id, chat(source)?, kind, timestamp)
     })
 }
 

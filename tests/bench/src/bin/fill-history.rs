@@ -57,24 +57,10 @@ fn row(number: u64, secs: i64, chats: &[Jid]) -> anyhow::Result<HistoryRow> {
     let timestamp = Timestamp::from_secs(secs);
     Ok(HistoryRow {
         sort_key: secs.cast_unsigned() << 20 | (number & 0xF_FFFF),
-        message_id: format!("3EB0{number:018X}").parse()?,
         sender: (!from_me).then(|| chat.clone()),
-        chat,
         from_me,
-        kind: MessageType::Text,
         text: Some(format!("Message {number}: a text of a usual length, as people send it.")),
-        caption: None,
-        media: None,
-        reply_to: None,
-        timestamp,
         sent_at: from_me.then_some(timestamp),
-        delivered_at: None,
-        read_at: None,
-        played_at: None,
-        failure: None,
-        edited_at: None,
-        revoked_at: None,
-        reactions: vec![],
-        file: None,
+        ..HistoryRow::new(format!("3EB0{number:018X}").parse()?, chat, MessageType::Text, timestamp)
     })
 }
