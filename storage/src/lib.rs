@@ -4,8 +4,10 @@
 //! Nothing here knows of sockets, actors or HTTP. An engine is chosen once, at start; everybody else holds a
 //! [`Stores`] of trait objects.
 
+mod chats;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contacts;
 pub mod device;
 pub mod embedded;
 mod error;
@@ -13,8 +15,11 @@ mod fence;
 pub mod metrics;
 mod rows;
 mod store;
+mod sync;
 mod tables;
 
+pub use chats::{ChatChange, ChatFacts, ChatPlace, ChatRow, LastMessage, Mute};
+pub use contacts::{ContactFacts, ContactQuery, ContactRow};
 pub use device::{DeviceBackend, Gate};
 pub use error::StoreError;
 pub use fence::Fence;
@@ -22,4 +27,8 @@ pub use rows::{
     Accepted, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, MessageReceipt, OutboxRow, Owner, Page, ReceiptKind,
     SendOutcome, SendRecord, SessionRow, TokenRow,
 };
-pub use store::{Engine, HistoryStore, KeyStore, OutboxStore, OwnerStore, SessionStore, Stores, TokenStore};
+pub use store::{
+    ChatStore, ContactStore, Engine, HistoryStore, KeyStore, OutboxStore, OwnerStore, SessionStore, Stores, SyncStore,
+    TokenStore,
+};
+pub use sync::{HistorySyncRow, Import, WaitingChunk};

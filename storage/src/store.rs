@@ -5,12 +5,13 @@
 //! [`StoreError::Overloaded`] rather than queue without bound.
 
 use crate::{
-    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, KeyOp, MessageReceipt, OutboxRow, Owner, Page, SendOutcome,
-    SendRecord, SessionRow, StoreError, TokenRow,
+    Accepted, ChatChange, ChatPlace, ChatRow, ContactFacts, ContactQuery, ContactRow, Fence, HistoryQuery, HistoryRow,
+    HistorySyncRow, Import, KeyKind, KeyOp, MessageReceipt, OutboxRow, Owner, Page, SendOutcome, SendRecord,
+    SessionRow, StoreError, TokenRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use rookery_protocol::{Incarnation, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
+use rookery_protocol::{Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
 use std::{sync::Arc, time::Duration};
 
 /// API tokens.
@@ -46,7 +47,8 @@ pub trait SessionStore: Send + Sync {
     async fn find_by_phone(&self, user: UserId, phone: &str) -> Result<Vec<SessionRow>, StoreError>;
     /// Replaces a session's row; its id, user and creation time never change.
     async fn update(&self, fence: &Fence, session: &SessionRow) -> Result<(), StoreError>;
-    /// Removes the session and all its data: keys, outbox, history, idempotency records and owner row. The
+    /// Removes the session and all its data: keys, outbox, history, contacts, chats, idempotency records and
+    /// owner row. The
     /// session's row goes last, so that a removal cut short can be repeated.
     async fn delete(&self, fence: &Fence) -> Result<(), StoreError>;
 }
@@ -102,7 +104,7 @@ pub trait KeyStore: Send + Sync {
 /// Accepted sends on their way to WhatsApp.
 #[async_trait]
 pub trait OutboxStore: Send + Sync {
-    /// Accepts a send: outbox, history and idempotency record in one.
+    /// Accepts a send: outbox, history, the chat's row and idempotency record in one.
     async fn accept(&self, fence: &Fence, accepted: Accepted) -> Result<(), StoreError>;
     /// What is not resolved yet, in order of acceptance, after `after`, at most `limit`.
     async fn pending(&self, session: SessionId, after: Option<u64>, limit: usize)
@@ -128,7 +130,8 @@ pub trait OutboxStore: Send + Sync {
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
     /// Keeps messages, as a whole or not at all. One that is there already (same chat, id and author) keeps
-    /// its sort key, its time and its receipts, and its content is replaced.
+    /// its sort key, its time and its receipts, and its content is replaced. With a message that is new goes the row
+    /// of its chat: its latest activity, and what is unread.
     async fn insert(&self, fence: &Fence, messages: Vec<HistoryRow>) -> Result<(), StoreError>;
     /// A page, newest first. Looks at no more than 2,000 rows.
     async fn list(&self, session: SessionId, query: &HistoryQuery) -> Result<Page<HistoryRow, u64>, StoreError>;
@@ -147,6 +150,55 @@ pub trait HistoryStore: Send + Sync {
     async fn last_sort_key(&self, session: SessionId) -> Result<Option<u64>, StoreError>;
 }
 
+/// The people that a session has met; see [`ContactRow`].
+///
+/// One partition a session, a row an address. Nobody but the session's owner writes, so rows are read, merged (by
+/// the functions beside the rows, which know no engine) and written.
+#[async_trait]
+pub trait ContactStore: Send + Sync {
+    /// Takes in what was learned, in the given order, as a whole or not at all; what is known already costs no write.
+    /// When a LID turns out to be a phone number's, the chat under the LID becomes part of the number's.
+    async fn learn(&self, fence: &Fence, facts: Vec<ContactFacts>) -> Result<(), StoreError>;
+    /// A page in the order of addresses. Looks at no more than 2,000 rows.
+    async fn list(&self, session: SessionId, query: &ContactQuery) -> Result<Page<ContactRow, Jid>, StoreError>;
+    /// The contacts with these addresses, of either kind, in the order asked for.
+    async fn get(&self, session: SessionId, jids: &[Jid]) -> Result<Vec<Option<ContactRow>>, StoreError>;
+}
+
+/// The chats of a session; see [`ChatRow`].
+///
+/// One partition a session, a row a chat under the chat's address, rewritten in place: nothing is deleted but the row
+/// of a LID that turned out to be a phone number's. The list is sorted when it is read.
+#[async_trait]
+pub trait ChatStore: Send + Sync {
+    /// The chats after `after` by their latest activity, newest first, at most `limit`.
+    async fn list(
+        &self,
+        session: SessionId,
+        after: Option<&ChatPlace>,
+        limit: usize,
+    ) -> Result<Page<ChatRow, ChatPlace>, StoreError>;
+    /// Takes in what was decided about chats, in the given order, as a whole or not at all. A chat may be named by
+    /// the LID or by the phone number. What is decided about a chat that has no row makes one, but is not shown
+    /// before something happens in it. After [`ChatChange::Read`] as many inbound messages are unread as are stored
+    /// behind that place, but no more than before; no more than 2,000 rows are looked at for that.
+    async fn change(&self, fence: &Fence, changes: Vec<(Jid, ChatChange)>) -> Result<(), StoreError>;
+}
+
+/// The history that a session's phone sends.
+#[async_trait]
+pub trait SyncStore: Send + Sync {
+    /// How far it has come; the default before anything came.
+    async fn state(&self, session: SessionId) -> Result<HistorySyncRow, StoreError>;
+    /// Replaces everything but [`HistorySyncRow::messages`], which [`SyncStore::import`] counts.
+    async fn save(&self, fence: &Fence, state: &HistorySyncRow) -> Result<(), StoreError>;
+    /// Counts from nothing: another account is linked.
+    async fn restart(&self, fence: &Fence) -> Result<(), StoreError>;
+    /// Stores a part of a chunk, and answers how many of its messages are new. Once is as good as often: a message
+    /// that is there already stays as it is, and a chat takes in what is said of it once.
+    async fn import(&self, fence: &Fence, import: Import) -> Result<u64, StoreError>;
+}
+
 /// All stores of one engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
@@ -162,6 +214,12 @@ pub struct Stores {
     pub outbox: Arc<dyn OutboxStore>,
     /// Messages.
     pub history: Arc<dyn HistoryStore>,
+    /// People.
+    pub contacts: Arc<dyn ContactStore>,
+    /// Chats.
+    pub chats: Arc<dyn ChatStore>,
+    /// History syncs.
+    pub syncs: Arc<dyn SyncStore>,
     /// The engine itself.
     pub engine: Arc<dyn Engine>,
 }

@@ -22,6 +22,9 @@
 //! | `history` | session, inverted sort key | [`crate::HistoryRow`] |
 //! | `history_by_chat` | session, chat, inverted sort key | nothing |
 //! | `history_by_id` | session, message id, chat, author | sort key |
+//! | `peers` | session, `1`, address | [`crate::ContactRow`] |
+//! | | session, `2`, address | [`crate::ChatRow`] |
+//! | | session, `3` | [`crate::HistorySyncRow`] |
 //!
 //! Every value begins with one byte that is the version of its format; "nothing" is that byte alone.
 
@@ -45,11 +48,13 @@ pub(crate) enum Table {
     HistoryByChat,
     /// Index of messages by id.
     HistoryById,
+    /// People, chats, and how far the history sync has come.
+    Peers,
 }
 
 impl Table {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Control,
         Self::Keys,
         Self::Outbox,
@@ -57,12 +62,20 @@ impl Table {
         Self::History,
         Self::HistoryByChat,
         Self::HistoryById,
+        Self::Peers,
     ];
 
     /// Those whose rows all begin with the id of the session that they belong to, in the order in which a
     /// session's data is removed.
-    pub(crate) const OF_SESSIONS: [Self; 6] =
-        [Self::Keys, Self::Outbox, Self::History, Self::HistoryByChat, Self::HistoryById, Self::Idempotency];
+    pub(crate) const OF_SESSIONS: [Self; 7] = [
+        Self::Keys,
+        Self::Outbox,
+        Self::History,
+        Self::HistoryByChat,
+        Self::HistoryById,
+        Self::Idempotency,
+        Self::Peers,
+    ];
 
     /// Its name on disk; never changes.
     pub(crate) fn name(self) -> &'static str {
@@ -74,6 +87,7 @@ impl Table {
             Self::History => "history",
             Self::HistoryByChat => "history_by_chat",
             Self::HistoryById => "history_by_id",
+            Self::Peers => "peers",
         }
     }
 }
@@ -281,6 +295,31 @@ pub(crate) fn own_history_by_id(session: SessionId, id: &MessageId, chat: &Jid) 
 /// The index entry of one message by what makes it unique in its session: id, chat and author.
 pub(crate) fn history_by_id(session: SessionId, row: &HistoryRow) -> Vec<u8> {
     Key(history_of_id(session, &row.message_id)).text(row.chat.as_str()).raw(author(row).as_bytes()).0
+}
+
+/// The contacts of a session, in the order of their addresses.
+pub(crate) fn contacts(session: SessionId) -> Vec<u8> {
+    Key::of(session).byte(1).0
+}
+
+/// A contact.
+pub(crate) fn contact(session: SessionId, jid: &Jid) -> Vec<u8> {
+    Key(contacts(session)).raw(jid.as_str().as_bytes()).0
+}
+
+/// The chats of a session.
+pub(crate) fn chats(session: SessionId) -> Vec<u8> {
+    Key::of(session).byte(2).0
+}
+
+/// A chat.
+pub(crate) fn chat(session: SessionId, jid: &Jid) -> Vec<u8> {
+    Key(chats(session)).raw(jid.as_str().as_bytes()).0
+}
+
+/// How far a session's history sync has come.
+pub(crate) fn history_sync(session: SessionId) -> Vec<u8> {
+    Key::of(session).byte(3).0
 }
 
 /// The account itself as an author; no JID.

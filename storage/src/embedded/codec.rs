@@ -4,7 +4,9 @@
 //! so that a row of an older version is one that ends with as many absent fields. The tests pin the bytes of every row,
 //! so that no format changes by accident.
 
-use crate::{HistoryRow, OutboxRow, Owner, SendRecord, SessionRow, StoreError, TokenRow};
+use crate::{
+    ChatRow, ContactRow, HistoryRow, HistorySyncRow, OutboxRow, Owner, SendRecord, SessionRow, StoreError, TokenRow,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The first version of every format, and the version of values that are opaque or empty.
@@ -41,6 +43,9 @@ rows! {
     // 2: `file`.
     HistoryRow => "message", 2;
     Place => "message index", VERSION;
+    ContactRow => "contact", VERSION;
+    ChatRow => "chat", VERSION;
+    HistorySyncRow => "history sync", VERSION;
 }
 
 /// The format of the whole database, as a row of its own: it proves that the journal was read.

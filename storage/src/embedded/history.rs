@@ -4,7 +4,7 @@
 //! rows from there.
 
 use super::{
-    Embedded,
+    Embedded, chats,
     codec::{Place, decode},
     database::{Database, View},
     transaction::Transaction,
@@ -83,7 +83,7 @@ impl HistoryStore for Embedded {
     }
 }
 
-/// Writes a message, or replaces the content of the same one; answers its sort key.
+/// Writes a message and what it changes of its chat, or replaces the content of the same one; answers its sort key.
 pub(super) fn upsert(
     transaction: &mut Transaction<'_>,
     session: SessionId,
@@ -99,6 +99,18 @@ pub(super) fn upsert(
         transaction.put_row(Table::History, key, &message)?;
         return Ok(sort_key);
     }
+    add(transaction, session, entry, &mut message)?;
+    chats::receive(transaction, session, &message)?;
+    Ok(message.sort_key)
+}
+
+/// Writes a message that is not there yet, at the next free place; `entry` is its key in the index by id.
+pub(super) fn add(
+    transaction: &mut Transaction<'_>,
+    session: SessionId,
+    entry: Vec<u8>,
+    message: &mut HistoryRow,
+) -> Result<(), StoreError> {
     let mut key = tables::history(session, message.sort_key);
     while transaction.get(Table::History, &key)?.is_some() {
         message.sort_key += 1;
@@ -106,8 +118,7 @@ pub(super) fn upsert(
     }
     transaction.put_row(Table::HistoryById, entry, &Place(message.sort_key))?;
     transaction.put_entry(Table::HistoryByChat, tables::history_in_chat(session, &message.chat, message.sort_key))?;
-    transaction.put_row(Table::History, key, &message)?;
-    Ok(message.sort_key)
+    transaction.put_row(Table::History, key, message)
 }
 
 /// Writes where WhatsApp keeps the file of a message.

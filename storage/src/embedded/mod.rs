@@ -7,8 +7,10 @@
 //! Invariants: a write is on disk before it is answered and before anybody reads it; operations take effect one
 //! after the other; what a process killed at any moment had been told is there at the next start.
 
+mod chats;
 mod clean;
 mod codec;
+mod contacts;
 mod database;
 mod directory;
 mod engine;
@@ -19,6 +21,7 @@ mod options;
 mod outbox;
 mod owners;
 mod sessions;
+mod sync;
 mod tokens;
 mod transaction;
 mod writer;
@@ -47,6 +50,9 @@ pub async fn open(options: Options) -> Result<Stores, OpenError> {
         keys: store.clone(),
         outbox: store.clone(),
         history: store.clone(),
+        contacts: store.clone(),
+        chats: store.clone(),
+        syncs: store.clone(),
         engine: store,
     })
 }
