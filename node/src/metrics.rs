@@ -21,6 +21,8 @@ pub(crate) const RECONNECTS: &str = "rookery_reconnects_total";
 pub(crate) const MESSAGES: &str = "rookery_messages_total";
 /// Receipts that came faster than they could be written.
 pub(crate) const RECEIPTS_DROPPED: &str = "rookery_receipts_dropped_total";
+/// Notes about people and chats that came faster than they could be written.
+pub(crate) const NOTES_DROPPED: &str = "rookery_notes_dropped_total";
 /// Accepted messages that WhatsApp has not acknowledged yet.
 pub(crate) const OUTBOX_DEPTH: &str = "rookery_outbox_messages";
 /// The age of the oldest of them.
@@ -51,7 +53,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     for name in [OUTBOX_DEPTH, OUTBOX_AGE, HTTP_CONNECTIONS] {
         metrics::gauge!(name).set(0.0);
     }
-    for name in [SESSION_FAILURES, RECONNECTS, RECEIPTS_DROPPED] {
+    for name in [SESSION_FAILURES, RECONNECTS, RECEIPTS_DROPPED, NOTES_DROPPED] {
         metrics::counter!(name).absolute(0);
     }
     let sandbox = if cfg!(feature = "sandbox") { "true" } else { "false" };

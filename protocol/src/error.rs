@@ -20,6 +20,8 @@ pub enum ErrorCode {
     MessageNotFound,
     /// The message has no file that could be fetched.
     MediaNotFound,
+    /// There is no profile picture, or none that the account may see.
+    PictureNotFound,
     /// No such token of this user.
     TokenNotFound,
     /// The path exists, but not with this method.
@@ -68,6 +70,7 @@ impl ErrorCode {
             | Self::SessionNotFound
             | Self::MessageNotFound
             | Self::MediaNotFound
+            | Self::PictureNotFound
             | Self::TokenNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,

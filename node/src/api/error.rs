@@ -70,6 +70,10 @@ pub(super) fn from_session(error: SessionError) -> ApiError {
             ApiError::new(ErrorCode::TooManyRequests, "The user has too many sessions.").retry_after(LATER)
         }
         SessionError::State(why) => ApiError::new(ErrorCode::SessionState, capitalised(why)),
+        SessionError::NotConnected => {
+            let text = "The session has to be connected for this.";
+            ApiError::new(ErrorCode::WhatsappUnavailable, text).retry_after(LATER)
+        }
         SessionError::Whatsapp(why) => {
             ApiError::new(ErrorCode::WhatsappUnavailable, format!("WhatsApp did not answer as expected: {why}."))
                 .retry_after(LATER)

@@ -6,6 +6,8 @@
 
 mod auth;
 mod body;
+mod chats;
+mod contacts;
 mod error;
 mod linger;
 mod media;
@@ -65,6 +67,8 @@ type Routes = BoxedFilter<(Response,)>;
 pub(crate) fn routes(api: &Arc<Api>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
     let mut all = messages::routes(api);
     all.extend(media::routes(api));
+    all.extend(contacts::routes(api));
+    all.extend(chats::routes(api));
     all.extend(sessions::routes(api));
     all.extend(tokens::routes(api));
     all.extend(service::routes(api));

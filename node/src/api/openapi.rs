@@ -3,7 +3,7 @@
 //! What every route can answer is added here once: the server around the routes answers it. `ops/openapi.json` is this
 //! document, checked in.
 
-use super::{Api, Routes, media, messages, reply::bytes, route, service, sessions, tokens, with};
+use super::{Api, Routes, chats, contacts, media, messages, reply::bytes, route, service, sessions, tokens, with};
 use rookery_protocol::{ApiError, ErrorBody, ErrorCode, Unauthorized, api::Direction};
 use std::sync::{Arc, LazyLock};
 use utoipa::{
@@ -30,6 +30,7 @@ use warp::{
         sessions::create, sessions::list, sessions::status, sessions::by_device, sessions::connect, sessions::disconnect,
         sessions::remove_device, sessions::delete, sessions::qr, sessions::pairing_code,
         messages::send_text, media::send_media, messages::list, messages::get, media::download::download,
+        contacts::list, contacts::picture, chats::list,
         tokens::list, tokens::create, tokens::delete,
         service::health_of, service::liveness, service::readiness, service::test_connection, service::render_metrics,
         specification, page,

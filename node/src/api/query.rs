@@ -73,6 +73,10 @@ pub(super) enum CursorKind {
     Sessions,
     /// Messages, by the last sort key.
     Messages,
+    /// Contacts, by the last address.
+    Contacts,
+    /// Chats, by the last one's activity and address.
+    Chats,
 }
 
 impl CursorKind {
@@ -80,6 +84,8 @@ impl CursorKind {
         match self {
             Self::Sessions => "s1",
             Self::Messages => "m1",
+            Self::Contacts => "c1",
+            Self::Chats => "h1",
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     receive::Intake,
     send::{Connection, SendDesk},
     state::{ClientEvent, Effect, Event, Policy, Qr, State},
-    whatsapp::{Ack, Line, Observer},
+    whatsapp::{Ack, Chunk, Inbound, Line, Note, Observer},
 };
 use crate::metrics;
 use async_trait::async_trait;
@@ -159,15 +159,20 @@ impl Running {
                 self.logins += 1;
                 let number = self.logins;
                 self.connection.send_replace(self.line.clone().map(|line| Connection { number, line }));
+                self.intake.history().connection(self.line.clone());
             }
             // What is left from before belongs to another link.
-            ClientEvent::Paired { .. } => self.desk.abandon(),
+            ClientEvent::Paired { .. } => {
+                self.desk.abandon();
+                self.intake.history().restart();
+            }
             ClientEvent::Unreachable(reason) => {
                 tracing::warn!(session_id = %self.state.row.session_id, reason, "no connection");
             }
             ClientEvent::PushName(_) => {}
             _ => {
                 self.connection.send_replace(None);
+                self.intake.history().connection(None);
             }
         }
         self.apply(me, Event::Client(event), None);
@@ -195,6 +200,7 @@ impl Running {
         match effect {
             Effect::StartClient => {
                 let generation = self.supersede();
+                self.intake.history().begin();
                 let observer =
                     Tap { generation, actor: me.clone(), desk: self.desk.clone(), intake: self.intake.clone() };
                 self.order(Order::Start { generation, observer });
@@ -231,6 +237,7 @@ impl Running {
         self.generation.send_replace(generation);
         self.line = None;
         self.connection.send_replace(None);
+        self.intake.history().connection(None);
         generation
     }
 
@@ -277,6 +284,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.cancel_retry();
         self.connection.send_replace(None);
+        self.intake.history().connection(None);
         ::metrics::gauge!(metrics::SESSIONS, "status" => self.counted.as_str()).decrement(1);
     }
 }
@@ -320,7 +328,15 @@ impl Observer for Tap {
         });
     }
 
-    async fn store(&self, messages: Vec<HistoryRow>) -> anyhow::Result<()> {
-        Ok(self.intake.store(messages).await?)
+    fn note(&self, note: Note) {
+        self.intake.note(note);
+    }
+
+    fn history(&self, chunk: Chunk) {
+        self.intake.history().put(chunk);
+    }
+
+    async fn take(&self, inbound: Inbound) -> anyhow::Result<()> {
+        Ok(self.intake.take(inbound).await?)
     }
 }

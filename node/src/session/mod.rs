@@ -6,8 +6,11 @@
 
 mod actor;
 mod admission;
+mod history;
 mod keeper;
 mod media;
+mod notes;
+mod people;
 mod receive;
 mod registry;
 mod send;

@@ -1,9 +1,19 @@
 //! A session's incoming messages and receipts, into the history.
 
-use super::sort_key::SortKeys;
+use super::{
+    history::HistoryIntake,
+    notes::NoteQueue,
+    sort_key::SortKeys,
+    whatsapp::{Inbound, Note},
+};
 use crate::metrics;
-use rookery_storage::{Fence, HistoryRow, MessageReceipt, StoreError, Stores};
-use std::sync::Arc;
+use rookery_protocol::Jid;
+use rookery_storage::{ContactFacts, Fence, HistoryRow, MessageReceipt, StoreError, Stores};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::mpsc;
 
 /// How many receipts of all sessions may wait to be written.
@@ -11,18 +21,76 @@ const RECEIPT_QUEUE: usize = 65_536;
 /// How many receipts are written at a time.
 const RECEIPT_BATCH: usize = 256;
 
+/// People of one session whose facts are remembered as stored.
+const MAX_KNOWN: usize = 2_048;
+
 /// The incoming side of a session that this node owns.
 pub(crate) struct Intake {
     fence: Fence,
     stores: Stores,
     keys: Arc<SortKeys>,
     receipts: ReceiptQueue,
+    notes: NoteQueue,
+    history: Arc<HistoryIntake>,
+    /// People whose facts are stored: their hash by address.
+    known: Mutex<HashMap<Jid, u64>>,
 }
 
 impl Intake {
     /// The intake of a session.
-    pub(crate) fn new(fence: Fence, stores: Stores, keys: Arc<SortKeys>, receipts: ReceiptQueue) -> Self {
-        Self { fence, stores, keys, receipts }
+    pub(crate) fn new(
+        fence: Fence,
+        stores: Stores,
+        keys: Arc<SortKeys>,
+        receipts: ReceiptQueue,
+        notes: NoteQueue,
+        history: Arc<HistoryIntake>,
+    ) -> Self {
+        Self { fence, stores, keys, receipts, notes, history, known: Mutex::default() }
+    }
+
+    /// Makes what came durable: messages, who wrote them, and which history was announced.
+    pub(crate) async fn take(&self, inbound: Inbound) -> Result<(), StoreError> {
+        let Inbound { messages, mut authors, announced, patient } = inbound;
+        authors.retain(|facts| !self.is_known(facts));
+        let messages = async { if messages.is_empty() { Ok(()) } else { self.store(messages).await } };
+        let people = async {
+            if authors.is_empty() {
+                return Ok(());
+            }
+            self.stores.contacts.learn(&self.fence, authors.clone()).await?;
+            self.remember(&authors);
+            Ok(())
+        };
+        let (messages, people) = tokio::join!(messages, people);
+        messages.and(people)?;
+        if !announced.is_empty() {
+            self.history.announced(announced, patient).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a note in, to be written soon.
+    pub(crate) fn note(&self, note: Note) {
+        self.notes.put(self.fence.clone(), note);
+    }
+
+    /// The history that the phone sends.
+    pub(crate) fn history(&self) -> &Arc<HistoryIntake> {
+        &self.history
+    }
+
+    fn is_known(&self, facts: &ContactFacts) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&facts.jid) == Some(&hash(facts))
+    }
+
+    fn remember(&self, authors: &[ContactFacts]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + authors.len() > MAX_KNOWN {
+            known.clear();
+        }
+        known.extend(authors.iter().map(|facts| (facts.jid.clone(), hash(facts))));
     }
 
     /// Writes messages into the history. Writing them again changes nothing.
@@ -43,6 +111,13 @@ impl Intake {
     pub(crate) fn receipt(&self, receipt: MessageReceipt) {
         self.receipts.put(self.fence.clone(), receipt);
     }
+}
+
+fn hash(facts: &ContactFacts) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let ContactFacts { jid, other, full_name, short_name, push_name, business_name, old } = facts;
+    (jid, other, full_name, short_name, push_name, business_name, old).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Receipts of all sessions on their way into the store. Cheap to clone.

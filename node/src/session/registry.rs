@@ -6,7 +6,9 @@
 use super::{
     Admission, Connector, SessionError, View,
     actor::{Arguments, Message},
+    history::{Decoders, HistoryIntake},
     keeper::Keeper,
+    notes::NoteQueue,
     receive::{Intake, ReceiptQueue},
     send::{SendDesk, SendLimits},
     sort_key::SortKeys,
@@ -61,6 +63,7 @@ pub(crate) struct Handle {
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) desk: Arc<SendDesk>,
     pub(super) fence: Fence,
+    pub(super) history: Arc<HistoryIntake>,
     keeper_ended: CancellationToken,
 }
 
@@ -72,6 +75,8 @@ pub(crate) struct Sessions {
     hasher: RandomState,
     supervisor: ActorRef<SupervisorMessage>,
     receipts: ReceiptQueue,
+    notes: NoteQueue,
+    decoders: Decoders,
     closing: CancellationToken,
 }
 
@@ -83,6 +88,8 @@ impl Sessions {
         let (supervisor, _) = Actor::spawn(None, Supervisor, Arc::clone(&late)).await?;
         let sessions = Arc::new(Self {
             receipts: ReceiptQueue::start(env.stores.clone()),
+            notes: NoteQueue::start(env.stores.clone()),
+            decoders: Decoders::new(),
             env,
             running: RwLock::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
@@ -160,6 +167,7 @@ impl Sessions {
         let fence = self.claim(id, &seen).await?;
         let last = env.stores.history.last_sort_key(id).await?;
         let keys = Arc::new(SortKeys::after(last));
+        let synced = env.stores.syncs.state(id).await?;
         let closed = CancellationToken::new();
         let keeper_ended = CancellationToken::new();
         let (connection, connected) = watch::channel(None);
@@ -178,7 +186,17 @@ impl Sessions {
             closed.cancel();
             return Err(error.into());
         }
-        let intake = Arc::new(Intake::new(fence.clone(), env.stores.clone(), keys, self.receipts.clone()));
+        let history = HistoryIntake::new(
+            fence.clone(),
+            env.stores.clone(),
+            Arc::clone(&keys),
+            self.decoders.clone(),
+            synced,
+            closed.clone(),
+        );
+        let (receipts, notes) = (self.receipts.clone(), self.notes.clone());
+        let intake =
+            Arc::new(Intake::new(fence.clone(), env.stores.clone(), keys, receipts, notes, Arc::clone(&history)));
         let keeper = Keeper {
             fence: fence.clone(),
             stores: env.stores.clone(),
@@ -195,7 +213,7 @@ impl Sessions {
         let spawn = SupervisorMessage::Spawn(id, Box::new(args), reply);
         self.supervisor.cast(spawn).map_err(|_| SessionError::Closing)?;
         let actor = spawned.await.map_err(|_| SessionError::Closing)?;
-        let handle = Handle { user_id, actor, view, desk, fence, keeper_ended };
+        let handle = Handle { user_id, actor, view, desk, fence, history, keeper_ended };
         // Nobody is to see what an earlier run has left in the row, such as a connection that is gone.
         let mut view = handle.view.clone();
         view.mark_unchanged();

@@ -34,6 +34,9 @@ pub(crate) enum SessionError {
     /// The session's state does not allow it.
     #[error("{0}")]
     State(&'static str),
+    /// The session has to be connected for it.
+    #[error("the session is not connected")]
+    NotConnected,
     /// WhatsApp did not do what was asked.
     #[error("WhatsApp did not answer as expected: {0}")]
     Whatsapp(String),
@@ -239,7 +242,7 @@ impl Sessions {
         handle.actor.cast(Message::Panic).map_err(|_| SessionError::Closing)
     }
 
-    async fn of_user(&self, user: UserId, id: SessionId) -> Result<Handle, SessionError> {
+    pub(super) async fn of_user(&self, user: UserId, id: SessionId) -> Result<Handle, SessionError> {
         let handle = self.running(id).await?;
         if handle.user_id == user { Ok(handle) } else { Err(SessionError::NotFound) }
     }
@@ -249,6 +252,7 @@ impl Sessions {
         let mut session = Self::describe_row(view.row.clone());
         session.node = Some(self.env.node.clone());
         session.epoch = view.epoch;
+        session.history_sync = handle.history.progress();
         if let (SessionStatus::ScanQrCode, Some(qr)) = (session.status, &view.qr) {
             session.qr = Some(qr.code.clone());
             session.qr_expires_at = Some(qr.expires_at);
@@ -271,6 +275,7 @@ impl Sessions {
             history: row.statuses,
             node: None,
             epoch: rookery_protocol::Epoch::default(),
+            history_sync: None,
             qr: None,
             qr_expires_at: None,
         }

@@ -1,11 +1,15 @@
 //! Request and response bodies of the REST contract, a file a resource.
 
+mod chat;
+mod contact;
 mod list;
 mod message;
 mod service;
 mod session;
 mod token;
 
+pub use chat::{Chat, ChatMessage};
+pub use contact::{Contact, ProfilePicture};
 pub use list::List;
 pub use message::{
     Direction, Media, MediaKind, Message, MessageStatus, MessageType, Reaction, Receipts, SendMedia, SendText, Sent,
@@ -13,7 +17,7 @@ pub use message::{
 };
 pub use service::{Health, NodeReachability, Probe, StorageReachability};
 pub use session::{
-    ActiveSession, ChangedSession, CreateSession, PairingCode, PairingCodeRequest, QrCode, Session, SessionStatus,
-    StatusChange,
+    ActiveSession, ChangedSession, CreateSession, HistorySync, PairingCode, PairingCodeRequest, QrCode, Session,
+    SessionStatus, StatusChange,
 };
 pub use token::{CreateToken, CreatedToken, DeleteToken, Success, TokenInfo, TokenQuery};

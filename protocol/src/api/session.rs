@@ -111,12 +111,26 @@ pub struct Session {
     pub node: Option<NodeId>,
     /// The epoch of its owner.
     pub epoch: Epoch,
+    /// How far the history that the phone sends has come; `null` before it has sent any.
+    pub history_sync: Option<HistorySync>,
     /// While `SCAN_QR_CODE`: the QR code as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qr: Option<String>,
     /// While `SCAN_QR_CODE`: until when `qr` can be scanned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qr_expires_at: Option<Timestamp>,
+}
+
+/// How far the history that the phone sends has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HistorySync {
+    /// How much of it is here, of 100.
+    #[schema(maximum = 100)]
+    pub progress: u32,
+    /// Messages that came with it and were not here already.
+    pub messages: u64,
+    /// Everything that the phone has announced is stored.
+    pub done: bool,
 }
 
 /// `GET /whatsapp/sessions/{deviceId}`.

@@ -1,11 +1,18 @@
 //! From the library's events to ours.
 
-use super::{Ack, Observer, SendFailure, content};
+use super::{
+    Ack, Inbound, Observer, SendFailure, content,
+    history::Chunk,
+    peers::{self, Note},
+};
 use crate::session::state::ClientEvent;
 use async_trait::async_trait;
-use rookery_protocol::{DeviceId, Timestamp};
+use rookery_protocol::{DeviceId, MessageId, Timestamp};
 use rookery_storage::{MessageReceipt, ReceiptKind};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 use whatsapp_rust::{
     Client, InboundDurabilityHook, SendError,
     types::durability_hook::InboundMessage,
@@ -13,13 +20,14 @@ use whatsapp_rust::{
         events::{Event, EventHandler, EventInterest, EventKind},
         presence::ReceiptType,
     },
+    waproto::whatsapp as wa,
 };
 
 /// Longer bans are looked at again after this time.
 const LONGEST_BAN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What the adapter listens to: every kind costs a dispatch, so only what is used.
-const KINDS: [EventKind; 19] = [
+const KINDS: [EventKind; 29] = [
     EventKind::Connected,
     EventKind::Disconnected,
     EventKind::PairSuccess,
@@ -39,16 +47,33 @@ const KINDS: [EventKind; 19] = [
     EventKind::ConnectFailure,
     EventKind::QrScannedWithoutMultidevice,
     EventKind::PairPasskeyError,
+    EventKind::HistorySync,
+    EventKind::ContactUpdate,
+    EventKind::PushNameUpdate,
+    EventKind::BusinessStatusUpdate,
+    EventKind::ArchiveUpdate,
+    EventKind::PinUpdate,
+    EventKind::MuteUpdate,
+    EventKind::MarkChatAsReadUpdate,
+    EventKind::DeleteChatUpdate,
+    EventKind::ClearChatUpdate,
 ];
 
 /// Stands between one client and its observer.
 pub(super) struct Adapter {
     observer: Arc<dyn Observer>,
+    /// The client, which holds this.
+    client: OnceLock<Weak<Client>>,
 }
 
 impl Adapter {
     pub(super) fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { observer }
+        Self { observer, client: OnceLock::new() }
+    }
+
+    /// Says whose events these are.
+    pub(super) fn attach(&self, client: &Arc<Client>) {
+        let _ = self.client.set(Arc::downgrade(client));
     }
 
     /// The client ended without having been told to.
@@ -87,22 +112,37 @@ impl Adapter {
                 let outcome = ack.error.clone().map_or(Ack::Accepted, Ack::Refused);
                 self.observer.ack(&ack.id, outcome);
             }
+            Event::HistorySync(chunk) => self.observer.history(Chunk::new(chunk)),
             other => {
-                if let Some(event) = client_event(other) {
+                if let Some(note) = peers::note(other) {
+                    self.observer.note(note);
+                } else if let Some(event) = client_event(other) {
                     self.observer.event(event);
                 }
             }
         }
     }
 
+    fn is_own(&self, sender: &whatsapp_rust::Jid) -> bool {
+        let client = self.client.get().and_then(Weak::upgrade);
+        let own = client.iter().flat_map(|client| [client.pn(), client.lid()]).flatten();
+        own.into_iter().any(|own| own.user == sender.user && own.server == sender.server)
+    }
+
     fn on_receipt(&self, receipt: &whatsapp_rust::wacore::types::events::Receipt) {
         let kind = match receipt.r#type {
             ReceiptType::Delivered | ReceiptType::Inactive => ReceiptKind::Delivered,
-            ReceiptType::Read => ReceiptKind::Read,
+            ReceiptType::Read | ReceiptType::ReadSelf => ReceiptKind::Read,
             ReceiptType::Played => ReceiptKind::Played,
             _ => return,
         };
         if receipt.source.is_from_me {
+            return;
+        }
+        if self.is_own(&receipt.source.sender) {
+            if kind == ReceiptKind::Read {
+                self.observer.note(Note::Seen(receipt.message_ids.iter().filter_map(|id| id.parse().ok()).collect()));
+            }
             return;
         }
         let Some(chat) = content::jid(&receipt.source.chat) else { return };
@@ -110,6 +150,13 @@ impl Adapter {
         let at = Timestamp::from_micros(receipt.timestamp.timestamp_micros());
         self.observer.receipt(MessageReceipt { chat, ids, kind, at });
     }
+}
+
+/// The announcement of a history chunk. The library has taken the chunk out of it already.
+fn announcement(message: &InboundMessage) -> Option<MessageId> {
+    let kind = message.message.protocol_message.as_option()?.r#type?;
+    let announces = kind == wa::message::protocol_message::Type::HISTORY_SYNC_NOTIFICATION;
+    if announces && message.info.source.is_from_me { message.info.id.parse().ok() } else { None }
 }
 
 fn client_event(event: &Event) -> Option<ClientEvent> {
@@ -182,9 +229,13 @@ pub(super) struct Hook(Arc<Adapter>);
 impl InboundDurabilityHook for Hook {
     async fn on_messages(&self, _client: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
         let rows: Vec<_> = batch.iter().filter_map(|m| content::row(&m.message, &m.info)).collect();
-        if rows.is_empty() {
+        let announced: Vec<_> = batch.iter().filter_map(announcement).collect();
+        let authors = peers::authors(batch);
+        if rows.is_empty() && announced.is_empty() {
             return Ok(());
         }
-        self.0.observer.store(rows).await
+        // What comes after a connection was lost is taken in one after the other: all would wait.
+        let patient = batch.iter().all(|message| !message.info.is_offline);
+        self.0.observer.take(Inbound { messages: rows, authors, announced, patient }).await
     }
 }

@@ -5,19 +5,24 @@
 
 mod content;
 mod events;
+mod history;
 mod http_client;
 mod media;
+mod peers;
+mod requests;
 mod transport;
 
 pub(crate) use content::{payload_kind, text_payload};
+pub(crate) use history::Chunk;
 pub(crate) use media::{DownloadFailure, FileMessage, file_payload, seal, sealed_length};
+pub(crate) use peers::Note;
 pub(crate) use transport::check_endpoint;
 
 use self::{events::Adapter, transport::GatedTransport};
 use super::{admission::Admission, state::ClientEvent};
 use async_trait::async_trait;
 use rookery_protocol::{Epoch, Jid, JidServer, MessageId, NodeId};
-use rookery_storage::{DeviceBackend, HistoryRow, MessageReceipt};
+use rookery_storage::{ContactFacts, DeviceBackend, HistoryRow, MessageReceipt};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -54,7 +59,7 @@ pub(crate) enum Ack {
     Refused(String),
 }
 
-/// Who hears what a client sees. All but [`Observer::store`] must return at once.
+/// Who hears what a client sees. All but [`Observer::take`] must return at once.
 #[async_trait]
 pub(crate) trait Observer: Send + Sync + 'static {
     /// Something happened to the connection or the link.
@@ -65,8 +70,25 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn receipt(&self, receipt: MessageReceipt);
     /// Messages came that wait for no acknowledgement of ours.
     fn stray(&self, messages: Vec<HistoryRow>);
-    /// Makes messages durable. Only when it succeeds are they acknowledged; otherwise they come again.
-    async fn store(&self, messages: Vec<HistoryRow>) -> anyhow::Result<()>;
+    /// Something was learned about a person or a chat.
+    fn note(&self, note: Note);
+    /// A chunk of history is here.
+    fn history(&self, chunk: Chunk);
+    /// Makes durable what came. Only when it succeeds is it acknowledged; otherwise it comes again.
+    async fn take(&self, inbound: Inbound) -> anyhow::Result<()>;
+}
+
+/// What came and waits to be acknowledged.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    /// Messages.
+    pub messages: Vec<HistoryRow>,
+    /// Who wrote them.
+    pub authors: Vec<ContactFacts>,
+    /// Announcements of history: the chunks themselves come by [`Observer::history`], sooner or later.
+    pub announced: Vec<MessageId>,
+    /// Nobody else waits for the acknowledgement.
+    pub patient: bool,
 }
 
 /// Why a message could not be handed to WhatsApp.
@@ -136,12 +158,12 @@ impl Connector {
             .with_device_props(props)
             .with_wanted_pre_key_count(self.settings.prekeys)
             .with_inbound_durability_hook(Arc::clone(&adapter).hook())
-            .with_event_handler(Arc::clone(&adapter).handler())
-            .skip_history_sync();
+            .with_event_handler(Arc::clone(&adapter).handler());
         if let Some(version) = self.settings.version {
             builder = builder.with_version(version);
         }
         let bot = builder.build().await?;
+        adapter.attach(&bot.client());
         // Without it senders see one grey tick for as long as the session does not show itself online, and
         // online it would silence the phone's notifications.
         bot.client().set_force_active_delivery_receipts(true);
