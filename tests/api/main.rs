@@ -4,14 +4,17 @@
 //! and a data directory of its own, so they run side by side. `ROOKERY_SEED` repeats what is random in them.
 
 mod bad_input;
+mod chats;
 mod client;
 mod config;
+mod contacts;
 mod crash;
 mod demo;
 mod errors;
 mod faults;
 mod fuzz;
 mod history;
+mod history_sync;
 mod hosts;
 mod lifecycle;
 mod media;

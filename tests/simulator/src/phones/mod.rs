@@ -71,6 +71,8 @@ pub(crate) struct PhoneState {
     known: Mutex<KnownMessages>,
     /// The history that it is made up to have.
     history: Mutex<HistorySize>,
+    /// What of it was announced.
+    announced: Mutex<history::Announcements>,
     pub(crate) events: Events,
     echo: AtomicBool,
 }
@@ -92,6 +94,7 @@ impl PhoneState {
             sent: Mutex::default(),
             known: Mutex::default(),
             history: Mutex::default(),
+            announced: Mutex::default(),
             events: Events::default(),
             echo: AtomicBool::new(false),
         }

@@ -88,6 +88,10 @@ pub(super) fn answer(world: &Arc<World>, account: &Arc<Account>, device: u16, id
             history::give(world, account, device);
             Ok(())
         }
+        Some(Request::HISTORY_SYNC_CHUNK_RETRY) => match request.history_sync_chunk_retry_request.as_option() {
+            Some(asked) => history::again(world, account, device, asked),
+            None => Ok(()),
+        },
         Some(Request::PLACEHOLDER_MESSAGE_RESEND) => resend(world, account, device, id, request),
         _ => {
             world.stats.count("phone: unknown request of a companion");

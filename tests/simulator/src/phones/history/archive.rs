@@ -3,6 +3,7 @@
 
 use buffa::MessageField;
 use waproto::whatsapp as wa;
+use waproto::whatsapp::web_message_info::Status;
 
 /// Messages of one chunk.
 pub(super) const CHUNK: u64 = 2_000;
@@ -75,6 +76,21 @@ impl Iterator for Chunks {
     }
 }
 
+/// What a chat is called in the phone's address book.
+pub(super) fn name(chat: u32) -> String {
+    format!("Chat {chat}")
+}
+
+/// The name that the person behind a chat gave themselves.
+pub(super) fn push_name(chat: u32) -> String {
+    format!("Person {chat}")
+}
+
+/// The LID of the person behind a chat.
+pub(super) fn lid(chat: u32) -> String {
+    format!("1889{chat:06}@lid")
+}
+
 /// A chat's JID.
 pub(super) fn jid(chat: u32) -> String {
     format!("1888{chat:06}@s.whatsapp.net")
@@ -92,9 +108,13 @@ pub(super) fn conversation(slice: &Slice, start: u64) -> wa::Conversation {
     let messages = slice.messages.clone().rev().map(|n| message(&jid, slice.chat, n, start + n)).collect();
     wa::Conversation {
         messages,
-        name: Some(format!("Chat {}", slice.chat)),
+        name: Some(name(slice.chat)),
         conversation_timestamp: Some(start + slice.messages.end.saturating_sub(1)),
-        unread_count: Some(0),
+        // Every third chat has unread messages, every fifth is archived, every seventh pinned.
+        unread_count: Some(slice.chat % 3),
+        archived: Some(slice.chat % 5 == 4),
+        pinned: (slice.chat % 7 == 6).then_some(1_700_000_000),
+        mute_end_time: (slice.chat % 11 == 10).then_some(u64::MAX),
         end_of_history_transfer: Some(slice.last),
         id: jid,
         ..Default::default()
@@ -114,6 +134,7 @@ fn message(jid: &str, chat: u32, n: u64, time: u64) -> wa::HistorySyncMsg {
             ..Default::default()
         }),
         message_timestamp: Some(time),
+        status: n.is_multiple_of(2).then_some(if n.is_multiple_of(4) { Status::READ } else { Status::DELIVERY_ACK }),
         ..Default::default()
     };
     wa::HistorySyncMsg { message: MessageField::some(info), msg_order_id: Some(n) }

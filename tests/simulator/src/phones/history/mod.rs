@@ -6,6 +6,7 @@
 
 mod archive;
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ON_DEMAND: i32 = 500;
 /// How long before now the history that is made up begins, in seconds.
 const AGE: u64 = 20 * 86_400;
+/// People of the made-up history whose names are given.
+const NAMES: u32 = 1_000;
+/// Announcements that are kept, so that a companion can ask for them again.
+const ANNOUNCED: usize = 1_024;
 /// Messages that [`send`] gives at once.
 const MESSAGES: u64 = 1_000_000;
 
@@ -123,7 +128,43 @@ fn announce_to(
         ..Default::default()
     };
     world.stats.count("phone: history chunk");
-    peers::send(world, account, device, message).map(drop)
+    let kept = message.history_sync_notification.clone();
+    let id = peers::send(world, account, device, message)?;
+    if let Some(notice) = kept.into_option() {
+        lock(&account.phone.announced).add(id, notice);
+    }
+    Ok(())
+}
+
+/// The latest announcements of history, by the id of their message.
+#[derive(Default)]
+pub(super) struct Announcements(VecDeque<(String, parts::HistorySyncNotification)>);
+
+impl Announcements {
+    fn add(&mut self, id: String, notice: parts::HistorySyncNotification) {
+        if self.0.len() == ANNOUNCED {
+            self.0.pop_front();
+        }
+        self.0.push_back((id, notice));
+    }
+
+    fn get(&self, id: &str) -> Option<parts::HistorySyncNotification> {
+        self.0.iter().find(|(known, _)| known == id).map(|(_, notice)| notice.clone())
+    }
+}
+
+/// Announces a chunk again, to a companion that could not take it.
+pub(super) fn again(
+    world: &Arc<World>,
+    account: &Arc<Account>,
+    device: u16,
+    asked: &parts::peer_data_operation_request_message::HistorySyncChunkRetryRequest,
+) -> Result<(), PhoneError> {
+    let id = asked.chunk_notification_id.as_deref().unwrap_or_default();
+    let notice = lock(&account.phone.announced).get(id);
+    let notice = notice.ok_or_else(|| PhoneError::UnknownMessage(id.to_string()))?;
+    world.stats.count("phone: history chunk again");
+    announce_to(world, account, device, notice)
 }
 
 fn start() -> u64 {
@@ -168,10 +209,14 @@ fn push_names(world: &World, account: &Account) -> wa::HistorySync {
         pn_jid: Some(c.pn(0).to_string()),
         lid_jid: Some(c.lid(0).to_string()),
     };
+    let made_up = 0..lock(&account.phone.history).chats.min(NAMES);
+    let made_up_name = |chat| wa::Pushname { id: Some(archive::jid(chat)), pushname: Some(archive::push_name(chat)) };
+    let made_up_mapping =
+        |chat| wa::PhoneNumberToLIDMapping { pn_jid: Some(archive::jid(chat)), lid_jid: Some(archive::lid(chat)) };
     wa::HistorySync {
         sync_type: Kind::PUSH_NAME,
-        pushnames: contacts.iter().map(name).collect(),
-        phone_number_to_lid_mappings: contacts.iter().map(mapping).collect(),
+        pushnames: contacts.iter().map(name).chain(made_up.clone().map(made_up_name)).collect(),
+        phone_number_to_lid_mappings: contacts.iter().map(mapping).chain(made_up.map(made_up_mapping)).collect(),
         chunk_order: Some(1),
         progress: Some(100),
         ..Default::default()
