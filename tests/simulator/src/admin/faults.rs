@@ -123,6 +123,16 @@ pub(super) const ROUTES: &[Route] = &[
             Ok(r.faults()?.expire_media(r.query.get("path").map(String::as_str)))
         })
     },
+    Route {
+        query: &[Param::optional("path", Kind::Text, "its `direct_path`; without it all media")],
+        ..count("/fault/forget-media", "lets the media host and phones forget media; how many there were", |r| {
+            Ok(r.faults()?.forget_media(r.query.get("path").map(String::as_str)))
+        })
+    },
+    hold("/fault/silent-about-media", "phones do not answer who asks them for a medium again", &[ON], |r| {
+        r.faults()?.silent_about_media(r.on()?);
+        Ok(done())
+    }),
     hold(
         "/fault/media",
         "the media host is ill, or well",

@@ -238,6 +238,19 @@ impl Faults {
         lock(&self.world.media).expire(name)
     }
 
+    /// Lets the media host and all phones forget a medium, named by its `direct_path`, or all media: downloads are
+    /// answered 404, and phones that are asked for it have it no longer. Returns how many there were.
+    pub fn forget_media(&self, direct_path: Option<&str>) -> usize {
+        let name = direct_path.map(|path| media::name(path).unwrap_or(path));
+        lock(&self.world.media).forget(name)
+    }
+
+    /// Phones leave it unanswered when they are asked for a medium again, as phones do that are off, or no longer.
+    /// For everybody, whatever the scope.
+    pub fn silent_about_media(&self, silent: bool) {
+        self.world.faults.silent_about_media.store(silent, Ordering::Relaxed);
+    }
+
     /// Ends streams as a server does that goes away: `<xmlstreamend/>`, then the close. Returns how many.
     pub fn end_streams(&self) -> usize {
         let end = element("xmlstreamend").build();

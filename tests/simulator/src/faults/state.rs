@@ -94,6 +94,8 @@ pub(crate) struct FaultState {
     /// Seconds by which the server's clock is ahead.
     pub(super) clock_ahead: AtomicI64,
     pub(super) media: Mutex<Option<MediaFault>>,
+    /// Whether phones leave requests for media unanswered.
+    pub(super) silent_about_media: AtomicBool,
 }
 
 impl FaultState {
@@ -207,6 +209,11 @@ impl FaultState {
             return None;
         }
         Some(if breaking.random.random_bool(0.5) { Break::Cut } else { Break::Drop })
+    }
+
+    /// Whether phones leave requests for media unanswered.
+    pub(crate) fn silent_about_media(&self) -> bool {
+        self.silent_about_media.load(Ordering::Relaxed)
     }
 
     /// What is wrong with the media host.

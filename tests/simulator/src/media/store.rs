@@ -85,6 +85,14 @@ impl MediaStore {
         expired
     }
 
+    /// Forgets a medium, or all. Returns how many there were.
+    pub(crate) fn forget(&mut self, name: Option<&str>) -> usize {
+        let known = |one: &String| name.is_none_or(|name| *one == name);
+        let names: Vec<_> = self.media.keys().filter(|one| known(one)).cloned().collect();
+        names.iter().for_each(|name| self.remove(name));
+        names.len()
+    }
+
     /// Forgets a medium.
     pub(crate) fn remove(&mut self, name: &str) {
         if let Some(medium) = self.media.remove(name) {
@@ -128,6 +136,8 @@ mod tests {
         assert_eq!((store.expire(Some("a")), store.expire(Some("a"))), (1, 0));
         assert_eq!((store.find("a"), store.on_a_phone("a")), (Found::Expired, Some(data(1))));
         assert_eq!(store.on_a_phone("b"), None, "never sent");
+        assert_eq!((store.forget(Some("a")), store.forget(Some("a")), store.forget(None)), (1, 0, 1));
+        assert_eq!((store.find("a"), store.on_a_phone("a"), store.bytes), (Found::Nothing, None, 0));
         let mut store = MediaStore::new(100, Duration::ZERO);
         store.put("a", data(1), true);
         let put = Instant::now();
