@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rookery_protocol::{
     DeviceId, Epoch, Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId,
-    api::{Direction, Media, MessageType, Reaction, SessionStatus, StatusChange},
+    api::{Direction, Media, MediaShape, MessageType, Reaction, SessionStatus, StatusChange},
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -248,6 +248,8 @@ pub struct HistoryRow {
     pub reactions: Vec<Reaction>,
     /// Where WhatsApp keeps the file of a media message, and its key.
     pub file: Option<MediaFile>,
+    /// How the file of a media message looks and plays.
+    pub shape: Option<MediaShape>,
 }
 
 impl HistoryRow {
@@ -274,6 +276,7 @@ impl HistoryRow {
             revoked_at: None,
             reactions: Vec::new(),
             file: None,
+            shape: None,
         }
     }
 }

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// What the host does with a request.
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ pub(crate) enum Reply {
 /// The host; it stops when dropped.
 pub(crate) struct Host {
     port: u16,
+    scheme: &'static str,
     replies: Arc<Mutex<HashMap<String, Reply>>>,
     asked: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
@@ -43,16 +45,36 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// One that speaks https.
+    pub(crate) async fn start_tls(tls: TlsAcceptor) -> Self {
+        Self::start_with(Some(tls)).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (replies, asked) = (Arc::<Mutex<HashMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let (known, log) = (Arc::clone(&replies), Arc::clone(&asked));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&known), Arc::clone(&log)));
+                let (known, log, tls) = (Arc::clone(&known), Arc::clone(&log), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => answer(stream, known, log).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                answer(stream, known, log).await;
+                            }
+                        }
+                    }
+                });
             }
         });
-        Self { port, replies, asked, task }
+        Self { port, scheme, replies, asked, task }
     }
 
     /// `127.0.0.1:PORT`, as it stands in the configuration.
@@ -67,7 +89,7 @@ impl Host {
     /// Sets what a path is answered with; answers its URL.
     pub(crate) fn put(&self, path: &str, reply: Reply) -> String {
         self.replies.lock().unwrap().insert(path.to_owned(), reply);
-        format!("http://{}{path}", self.name())
+        format!("{}://{}{path}", self.scheme, self.name())
     }
 
     /// Sets a file; answers its URL.
@@ -88,7 +110,11 @@ impl Drop for Host {
     }
 }
 
-async fn answer(mut stream: TcpStream, replies: Arc<Mutex<HashMap<String, Reply>>>, log: Arc<Mutex<Vec<String>>>) {
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    replies: Arc<Mutex<HashMap<String, Reply>>>,
+    log: Arc<Mutex<Vec<String>>>,
+) {
     let mut head = vec![];
     let mut buffer = [0; 4096];
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -102,9 +128,10 @@ async fn answer(mut stream: TcpStream, replies: Arc<Mutex<HashMap<String, Reply>
     log.lock().unwrap().push(path.clone());
     let reply = replies.lock().unwrap().get(&path).cloned().unwrap_or(Reply::Status(404));
     let _ = write(&mut stream, reply).await;
+    let _ = stream.shutdown().await;
 }
 
-async fn write(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
+async fn write(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::Result<()> {
     match reply {
         Reply::File(kind, bytes) => {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", bytes.len());
@@ -182,4 +209,39 @@ pub(crate) fn voice(seconds: u64) -> Vec<u8> {
 /// What begins like an MP4.
 pub(crate) fn film() -> Vec<u8> {
     [&b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"[..], &[7; 5000]].concat()
+}
+
+fn mp4_box(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32 + 8).to_be_bytes(), &name[..], body].concat()
+}
+
+/// An MP4 with one track of this size, which has to be turned to be shown or not. Zeros say nothing.
+pub(crate) fn film_of(width: u32, height: u32, turned: bool, seconds: u32) -> Vec<u8> {
+    mp4(b"mp42", width, height, turned, seconds)
+}
+
+/// An MP4 with sound alone.
+pub(crate) fn sound_of(seconds: u32) -> Vec<u8> {
+    mp4(b"M4A ", 0, 0, false, seconds)
+}
+
+fn mp4(brand: &[u8; 4], width: u32, height: u32, turned: bool, seconds: u32) -> Vec<u8> {
+    let one = 1_u32 << 16;
+    let matrix = if turned { [0, one, 0, one, 0, 0, 0, 0, one] } else { [one, 0, 0, 0, one, 0, 0, 0, one] };
+    let mut track = vec![0; 40];
+    track.extend(matrix.iter().chain(&[width << 16, height << 16]).flat_map(|number| number.to_be_bytes()));
+    let mut movie = vec![0; 12];
+    movie.extend([600_u32.to_be_bytes(), (seconds * 600).to_be_bytes()].concat());
+    movie.extend([0; 80]);
+    let movie = [mp4_box(b"mvhd", &movie), mp4_box(b"trak", &mp4_box(b"tkhd", &track))].concat();
+    let kind = mp4_box(b"ftyp", &[brand, &[0; 4][..], b"isom"].concat());
+    [kind, mp4_box(b"mdat", &[7; 5000]), mp4_box(b"moov", &movie)].concat()
+}
+
+/// A JPEG whose EXIF data say how it is to be turned.
+pub(crate) fn turned(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+    let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+    let length = (exif.len() as u16 + 2).to_be_bytes();
+    [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat()
 }

@@ -14,7 +14,9 @@ use crate::session::{Content, SendReceipt, SendRequest, digest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Jid, MessageId, SessionId, Timestamp,
-    api::{Direction, List, Media, Message, MessageStatus, MessageType, Receipts, SendText, Sent, SentStatus},
+    api::{
+        Direction, List, Media, Message, MessageMedia, MessageStatus, MessageType, Receipts, SendText, Sent, SentStatus,
+    },
 };
 use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome};
 use std::{sync::Arc, time::Duration};
@@ -226,7 +228,9 @@ fn message(session: SessionId, row: HistoryRow, with_receipts: bool) -> Message 
         kind: row.kind,
         text: row.text,
         caption: row.caption,
-        media: row.media.map(|media| Media { url, ..media }),
+        media: row
+            .media
+            .map(|media| MessageMedia { file: Media { url, ..media }, shape: row.shape.unwrap_or_default() }),
         reply_to: row.reply_to,
         timestamp: row.timestamp,
         status,

@@ -3,8 +3,10 @@
 //! Knows nothing of where a file comes from or goes to. Whatever it is given was made by a stranger: an image is decoded
 //! within limits, and one that cannot be is refused.
 
-use super::ogg;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegEncoder};
+use super::{mp4, ogg};
+use image::{
+    DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegEncoder, metadata::Orientation,
+};
 use rookery_protocol::api::MessageType;
 use std::{
     fs::File,
@@ -27,11 +29,11 @@ const VOICE: &str = "audio/ogg; codecs=opus";
 /// What an image looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Picture {
-    /// Its width in pixels.
+    /// Its width in pixels, as it is shown.
     pub width: u32,
-    /// Its height in pixels.
+    /// Its height in pixels, as it is shown.
     pub height: u32,
-    /// A small JPEG of it.
+    /// A small JPEG of it, upright.
     pub thumbnail: Vec<u8>,
 }
 
@@ -84,9 +86,12 @@ pub(super) fn is_voice(mime: &str) -> bool {
     mime == VOICE
 }
 
-/// How long a voice note plays, in seconds.
-pub(super) fn seconds(file: &mut File) -> io::Result<Option<u32>> {
-    ogg::opus_seconds(file)
+/// How large a film is and how long it or a sound plays, for the kinds of file where that is easily known.
+pub(super) fn film(file: &mut File, head: &[u8], mime: &str) -> io::Result<mp4::Film> {
+    if is_voice(mime) {
+        return Ok(mp4::Film { dimensions: None, seconds: ogg::opus_seconds(file)? });
+    }
+    if head.get(4..8) == Some(b"ftyp") { mp4::look(file) } else { Ok(mp4::Film::default()) }
 }
 
 /// The beginning of a file.
@@ -126,26 +131,42 @@ impl Undecoded {
     /// Decodes the image, as far as it takes to make its thumbnail. Blocks, for as long as the image is large.
     pub(super) fn decode(self, file: &mut File) -> Result<Picture, String> {
         let damaged = |_| "is a damaged image".to_owned();
-        let image = reader(file, self.format)?.decode().map_err(damaged)?;
-        let small = image.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE);
+        let mut decoder = reader(file, self.format)?.into_decoder().map_err(damaged)?;
+        decoder.set_limits(limits()).map_err(damaged)?;
+        // Cameras do not turn what they take, they say how it is to be turned.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+        let mut small = image.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE);
         drop(image);
+        small.apply_orientation(orientation);
         let mut thumbnail = Vec::new();
         let flat = DynamicImage::ImageRgb8(small.to_rgb8());
         flat.write_with_encoder(JpegEncoder::new_with_quality(&mut thumbnail, THUMBNAIL_QUALITY)).map_err(damaged)?;
-        Ok(Picture { width: self.width, height: self.height, thumbnail })
+        let (width, height) = match orientation {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => (self.height, self.width),
+            _ => (self.width, self.height),
+        };
+        Ok(Picture { width, height, thumbnail })
     }
 }
 
 fn reader(file: &mut File, format: ImageFormat) -> Result<ImageReader<BufReader<&File>>, String> {
     file.rewind().map_err(|_| "could not be read")?;
+    let mut reader = ImageReader::with_format(BufReader::new(&*file), format);
+    reader.limits(limits());
+    Ok(reader)
+}
+
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     // Eight bytes a pixel at most, and what a decoder needs besides.
     limits.max_alloc = Some(MAX_PIXELS * 10);
-    let mut reader = ImageReader::with_format(BufReader::new(&*file), format);
-    reader.limits(limits);
-    Ok(reader)
+    limits
 }
 
 /// The formats that are sent as images.
@@ -215,6 +236,45 @@ mod tests {
             let small = image::load_from_memory_with_format(&picture.thumbnail, ImageFormat::Jpeg).unwrap();
             assert_eq!((small.width(), small.height()), (96, 48));
         }
+    }
+
+    /// The JPEG with an EXIF segment that says how it is to be turned.
+    fn turned(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+        let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+        let length = (exif.len() as u16 + 2).to_be_bytes();
+        [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat()
+    }
+
+    #[test]
+    fn an_image_is_shown_upright() {
+        // Red on the left, blue on the right.
+        let image = RgbImage::from_fn(200, 100, |x, _| image::Rgb(if x < 100 { [255, 0, 0] } else { [0, 0, 255] }));
+        let mut jpeg = Cursor::new(vec![]);
+        DynamicImage::ImageRgb8(image).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let jpeg = jpeg.into_inner();
+        // By the value of the tag: size, and whether the first pixels of the thumbnail are red.
+        let expected = [
+            (1, (200, 100), true),
+            (3, (200, 100), false),
+            (6, (100, 200), true),
+            (8, (100, 200), false),
+            (0, (200, 100), true),
+            (99, (200, 100), true),
+        ];
+        for (orientation, size, red) in expected {
+            let picture = picture(&turned(&jpeg, orientation)).unwrap();
+            assert_eq!((picture.width, picture.height), size, "{orientation}");
+            let small = image::load_from_memory(&picture.thumbnail).unwrap().to_rgb8();
+            assert_eq!(
+                (small.width() > small.height(), small[(2, 2)][0] > 128),
+                (size.0 > size.1, red),
+                "{orientation}"
+            );
+        }
+        let mut broken = turned(&jpeg, 6);
+        broken[18] = 0xff;
+        assert!(picture(&broken).is_ok(), "what cannot be understood is passed over");
     }
 
     #[test]

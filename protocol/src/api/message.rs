@@ -222,6 +222,28 @@ pub struct Media {
     pub url: Option<String>,
 }
 
+/// How a file looks and how long it plays, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MediaShape {
+    /// The width of an image or video in pixels, as it is shown.
+    pub width: Option<u32>,
+    /// Its height.
+    pub height: Option<u32>,
+    /// How long a video or a sound plays, in seconds.
+    pub seconds: Option<u32>,
+}
+
+/// The file of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MessageMedia {
+    /// The file.
+    #[serde(flatten)]
+    pub file: Media,
+    /// How it looks and plays.
+    #[serde(flatten)]
+    pub shape: MediaShape,
+}
+
 /// An emoji that somebody put on a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reaction {
@@ -265,7 +287,7 @@ pub struct Message {
     /// The caption of a media message.
     pub caption: Option<String>,
     /// The file of a media message.
-    pub media: Option<Media>,
+    pub media: Option<MessageMedia>,
     /// The message that it answers.
     pub reply_to: Option<MessageId>,
     /// WhatsApp's time for an inbound message, the time of acceptance for an outbound one.

@@ -40,8 +40,8 @@ rows! {
     // 2: `file`.
     OutboxRow => "outbox row", 2;
     SendRecord => "idempotency record", VERSION;
-    // 2: `file`.
-    HistoryRow => "message", 2;
+    // 2: `file`. 3: `shape`.
+    HistoryRow => "message", 3;
     Place => "message index", VERSION;
     ContactRow => "contact", VERSION;
     ChatRow => "chat", VERSION;
@@ -101,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
     use rookery_protocol::{
         Epoch, Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
-        api::{Media, MessageType, Reaction, SessionStatus, StatusChange},
+        api::{Media, MediaShape, MessageType, Reaction, SessionStatus, StatusChange},
     };
     use std::fmt::Debug;
 
@@ -222,10 +222,14 @@ mod tests {
         let first = "018780c002043345423014313535353040732e77686174736170702e6e6574010531406c6964000a0104746578\
                      7400010103612f6201ac0200000001014180ade204000180b6dc050000000000010531406c6964017880897a";
         older(&message(), first);
-        let second = format!("02{}", &first[2..]);
-        pinned(&message(), &format!("{second}00"));
+        let rest = &first[2..];
+        older(&message(), &format!("02{rest}00"));
+        pinned(&message(), &format!("03{rest}0000"));
         let with_file = HistoryRow { file: Some(file()), ..message() };
-        pinned(&with_file, &format!("{second}0101022f760102050502060600ac02"));
+        let file = "0101022f760102050502060600ac02";
+        older(&with_file, &format!("02{rest}{file}"));
+        let shape = Some(MediaShape { width: Some(300), height: Some(2), seconds: None });
+        pinned(&HistoryRow { shape, ..with_file }, &format!("03{rest}{file}0101ac02010200"));
     }
 
     #[test]

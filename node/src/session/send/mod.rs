@@ -19,7 +19,7 @@ use crate::{
 use hmac::{Hmac, KeyInit, Mac};
 use rookery_protocol::{
     Jid, MessageId, SessionId, Timestamp,
-    api::{Media, MessageType},
+    api::{Media, MediaShape, MessageType},
 };
 use rookery_storage::{Accepted, Fence, HistoryRow, MediaFile, OutboxRow, SendOutcome, SendRecord, StoreError, Stores};
 use sha2::{Digest, Sha256};
@@ -42,6 +42,8 @@ pub(crate) struct Content {
     pub caption: Option<String>,
     /// Its file, as the history shows it and as WhatsApp keeps it.
     pub media: Option<(Media, MediaFile)>,
+    /// How its file looks and plays.
+    pub shape: Option<MediaShape>,
     /// The encoded message.
     pub payload: Vec<u8>,
     /// Its file on this node, which has to be uploaded first.
@@ -52,7 +54,7 @@ impl Content {
     /// A text.
     pub(crate) fn text(text: String) -> Self {
         let payload = text_payload(&text);
-        Self { kind: MessageType::Text, text: Some(text), caption: None, media: None, payload, file: None }
+        Self { kind: MessageType::Text, text: Some(text), caption: None, media: None, shape: None, payload, file: None }
     }
 }
 
@@ -501,6 +503,7 @@ fn history_row(content: Content, chat: Jid, id: &MessageId, sort_key: u64, now: 
         caption: content.caption,
         media,
         file,
+        shape: content.shape,
         ..HistoryRow::new(id.clone(), chat, content.kind, now)
     }
 }

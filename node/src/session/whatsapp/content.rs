@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rookery_protocol::{
     Jid, MessageId, Timestamp,
-    api::{Media, MessageType},
+    api::{Media, MediaShape, MessageType},
 };
 use rookery_storage::{HistoryRow, MediaFile};
 use whatsapp_rust::{
@@ -41,6 +41,7 @@ pub(super) fn row(message: &wa::Message, info: &MessageInfo) -> Option<HistoryRo
     row.text = message.text_content().map(str::to_owned);
     row.caption = message.get_caption().map(str::to_owned);
     (row.media, row.file) = media(base).unzip();
+    row.shape = shape(base).filter(|shape| *shape != MediaShape::default());
     row.reply_to = context(base).and_then(|c| c.stanza_id.as_deref()).and_then(|id| id.parse().ok());
     Some(row)
 }
@@ -140,6 +141,24 @@ fn media(base: &wa::Message) -> Option<(Media, MediaFile)> {
         return Some(file!(document, document.file_name.clone()));
     }
     base.sticker_message.as_option().map(|sticker| file!(sticker, None))
+}
+
+/// How the file of a message looks and plays, as its sender says. Zero is what some senders write for unknown.
+fn shape(base: &wa::Message) -> Option<MediaShape> {
+    let known = |number: Option<u32>| number.filter(|number| *number > 0);
+    let shape = |width, height, seconds| {
+        Some(MediaShape { width: known(width), height: known(height), seconds: known(seconds) })
+    };
+    if let Some(image) = base.image_message.as_option() {
+        return shape(image.width, image.height, None);
+    }
+    if let Some(video) = base.video_message.as_option().or(base.ptv_message.as_option()) {
+        return shape(video.width, video.height, video.seconds);
+    }
+    if let Some(audio) = base.audio_message.as_option() {
+        return shape(None, None, audio.seconds);
+    }
+    base.sticker_message.as_option().and_then(|sticker| shape(sticker.width, sticker.height, None))
 }
 
 fn described(media: Media, file: &dyn Downloadable) -> (Media, MediaFile) {
