@@ -59,11 +59,45 @@ async fn unknown_paths_are_404_and_wrong_methods_405() {
             if !allowed.contains(&method) {
                 let refused = answer(world.client.request(method.clone(), &path)).await;
                 assert_eq!(refused.status, 405, "{method} {path}: {}", refused.body);
+                let mut names: Vec<_> = allowed.iter().map(Method::as_str).collect();
+                names.extend(allowed.contains(&Method::GET).then_some("HEAD"));
+                names.sort_unstable();
+                assert_eq!(refused.header("allow"), names.join(", "), "{method} {path}");
                 refused.error(405, "method_not_allowed");
             }
         }
     }
     assert_eq!(world.status(&session).await["session_id"], session.as_str(), "nothing was changed");
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_answered_as_get_without_a_body() {
+    let world = World::start().await;
+    let session = world.create().await;
+    let waiting = world.status_is(&session, "SCAN_QR_CODE").await;
+    assert!(waiting["qr"].is_string());
+    let one = format!("/api/whatsapp/sessions/{session}");
+    for path in [
+        "/api/health/live",
+        "/openapi.json",
+        "/docs",
+        "/api/whatsapp/sessions",
+        "/api/nowhere",
+        "/api/whatsapp/sessions/nobody/status",
+        "/api/whatsapp/sessions?limit=x",
+        &one,
+        &format!("{one}/messages"),
+    ] {
+        let get = world.client.get(path).await;
+        let head = answer(world.client.request(Method::HEAD, path)).await;
+        assert_eq!((head.status, head.bytes.len()), (get.status, 0), "{path}");
+        for name in ["content-type", "content-length", "cache-control"] {
+            assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+        }
+    }
+    answer(world.client.without_token(Method::HEAD, "/api/whatsapp/sessions")).await.expect(401);
+    assert_eq!(answer(world.client.request(Method::HEAD, TEXT)).await.expect(405).header("allow"), "POST");
     world.finish();
 }
 

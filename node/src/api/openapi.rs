@@ -38,7 +38,7 @@ use warp::{
     components(schemas(ErrorBody, Unauthorized, Direction)),
     modifiers(&Common)
 )]
-struct Specification;
+pub(super) struct Specification;
 
 /// The document as it is served, printed and checked in.
 pub(crate) fn document() -> String {

@@ -5,7 +5,7 @@
 use super::{
     Api,
     linger::{Lent, lend},
-    reply,
+    methods, reply,
     reply::Route,
     routes,
     service::metrics_page,
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 use tracing::Instrument;
 use warp::{
-    http::{HeaderValue, Request},
+    http::{HeaderValue, Method, Request, StatusCode, header},
     reply::Response,
 };
 
@@ -187,6 +187,11 @@ where
     let request_id = request_id(&request);
     let method = method_label(request.method());
     let vital = is_vital(request.uri().path());
+    if request.method() == Method::HEAD {
+        // What GET would answer; the HTTP library knows that it has to leave the body out.
+        *request.method_mut() = Method::GET;
+    }
+    let uri = request.uri().clone();
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         request.headers_mut().insert("x-request-id", value);
     }
@@ -216,7 +221,12 @@ where
     .instrument(span.clone())
     .await;
     rest.discard();
-    let response = reply::finish(response, &request_id);
+    let mut response = reply::finish(response, &request_id);
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some(methods) = methods::allowed(uri.path())
+    {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
     let route = response.extensions().get::<Route>().map_or("other", |route| route.0);
     let (status, elapsed) = (response.status(), started.elapsed());
     ::metrics::counter!(metrics::HTTP_REQUESTS, "route" => route, "method" => method, "status" => status_label(status.as_u16()))
