@@ -57,6 +57,22 @@ async fn a_pairing_code_links_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pairing_codes_asked_for_at_once_are_one_that_works() {
+    let world = World::start().await;
+    let session = world.create().await;
+    let path = format!("/api/whatsapp/sessions/{session}/pairing-code");
+    let body = json!({"phone": OWNER});
+    let asked = (0..4).map(|_| world.client.post(&path, &body));
+    let answers = futures_util::future::join_all(asked).await;
+    let codes: Vec<_> = answers.into_iter().map(|made| made.expect(200).text("code")).collect();
+    assert!(codes.iter().all(|code| *code == codes[0]), "{codes:?}");
+    let (phone, code) = (world.phone(OWNER), codes[0].clone());
+    tokio::task::spawn_blocking(move || phone.enter_code(&code)).await.unwrap().unwrap();
+    world.status_is(&session, "WORKING").await;
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unlinked_session_refuses_to_send_and_a_stopped_one_shows_no_code() {
     let world = World::start().await;
     let session = world.create().await;

@@ -11,13 +11,19 @@ use rookery_protocol::{
     api::{Session, SessionStatus},
 };
 use rookery_storage::{HistoryQuery, HistoryRow, Page, SessionRow, StoreError};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
 
 /// How long a linked session that must be logged out may take to connect first.
 const CONNECT_TO_LOG_OUT: Duration = Duration::from_secs(8);
 /// How long a session may take to reach the state in which a pairing code can be had.
 const PAIRING_START: Duration = Duration::from_secs(15);
+
+/// How long a request for a pairing code may wait for those before it.
+const PAIRING_TURN: Duration = Duration::from_secs(30);
 
 /// Why something could not be done for a session.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,13 @@ pub(crate) enum SessionError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A pairing code that WhatsApp gave.
+pub(super) struct PairingCode {
+    phone: String,
+    text: String,
+    made: Instant,
 }
 
 /// How a caller may name a session besides by its id.
@@ -162,6 +175,13 @@ impl Sessions {
         if handle.view.borrow().row.device.is_some() {
             return Err(SessionError::State("the session is linked already"));
         }
+        // One after the other: a new code makes the one before invalid. Who asked meanwhile gets the same.
+        let asked = Instant::now();
+        let turn = tokio::time::timeout(PAIRING_TURN, handle.pairing.lock()).await;
+        let mut latest = turn.map_err(|_| SessionError::Whatsapp("other pairing codes are being made".into()))?;
+        if let Some(code) = latest.as_ref().filter(|code| code.phone == phone && code.made >= asked) {
+            return Ok(code.text.clone());
+        }
         let mut view = handle.view.clone();
         handle.tell(Event::ConnectRequested);
         let ready = view.wait_for(|view| view.status() == SessionStatus::ScanQrCode);
@@ -172,7 +192,9 @@ impl Sessions {
         let ask = Message::PairingCode(phone.to_owned(), reply);
         handle.actor.cast(ask).map_err(|_| SessionError::Closing)?;
         let code = answer.await.map_err(|_| SessionError::Closing)?;
-        code.map_err(|error| SessionError::Whatsapp(format!("{error:#}")))
+        let text = code.map_err(|error| SessionError::Whatsapp(format!("{error:#}")))?;
+        *latest = Some(PairingCode { phone: phone.to_owned(), text: text.clone(), made: Instant::now() });
+        Ok(text)
     }
 
     /// Accepts a message. A session that never was linked, or is no longer, accepts none.
