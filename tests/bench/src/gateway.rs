@@ -89,13 +89,13 @@ pub(crate) fn text_request(token: &str, session: &str, to: &str) -> Vec<u8> {
     http::request("POST", "/api/whatsapp/messages/text", Some(token), &body.to_string())
 }
 
-/// Sends such a request; WhatsApp must have acknowledged the text.
-pub(crate) async fn send_text(client: &mut Client, request: &[u8]) -> anyhow::Result<()> {
+/// Sends a message; WhatsApp must have acknowledged it.
+pub(crate) async fn send(client: &mut Client, request: &[u8]) -> anyhow::Result<()> {
     let answer = client.send(request).await?;
     let sent = br#""status":"sent""#;
     ensure!(
         answer.status == 200 && answer.body.windows(sent.len()).any(|part| part == sent),
-        "a text was not sent: {} {}",
+        "a message was not sent: {} {}",
         answer.status,
         String::from_utf8_lossy(answer.body)
     );

@@ -1,6 +1,7 @@
 //! The figures, a file a group.
 
 mod history;
+mod media;
 mod memory;
 mod receive;
 mod reconnect;
@@ -19,6 +20,8 @@ Figures:
   send_throughput     texts a second through REST over 50 sessions, 64 callers, each answered `sent`
   receive_throughput  messages a second from phones to 50 sessions, stored and acknowledged
   history_page        p99 of one page of 50 from a history of 10,000 and of 1,000,000 messages
+  media_send          images of 1 MiB a second through REST, until the phones have them
+  media_memory        additional resident memory of the gateway while 16 images of 1 MiB are sent at once
   idle_memory         resident memory of an idle linked session, from 100 to 1,000 sessions
   reconnect           1,000 linked sessions from the start of the process to WORKING
   simulator_pairings  seconds in which the simulator pairs 1,000 devices
@@ -39,6 +42,8 @@ pub(crate) enum Figure {
     SendThroughput,
     ReceiveThroughput,
     HistoryPage,
+    MediaSend,
+    MediaMemory,
     IdleMemory,
     Reconnect,
     SimulatorPairings,
@@ -50,11 +55,13 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// All, in the order in which they are measured.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SendLatency,
         Self::SendThroughput,
         Self::ReceiveThroughput,
         Self::HistoryPage,
+        Self::MediaSend,
+        Self::MediaMemory,
         Self::IdleMemory,
         Self::Reconnect,
         Self::SimulatorPairings,
@@ -71,6 +78,8 @@ impl Figure {
             Self::SendThroughput => sends::throughput(programs, rounds, report).await,
             Self::ReceiveThroughput => receive::throughput(programs, rounds, report).await,
             Self::HistoryPage => history::pages(programs, rounds, report).await,
+            Self::MediaSend => media::throughput(programs, rounds, report).await,
+            Self::MediaMemory => media::memory(programs, rounds, report).await,
             Self::IdleMemory => memory::idle(programs, rounds, report).await,
             Self::Reconnect => reconnect::all(programs, rounds, report).await,
             Self::SimulatorPairings => simulator::pairings(programs, rounds, report).await,

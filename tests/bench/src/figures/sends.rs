@@ -2,7 +2,7 @@
 
 use crate::{
     fleet::Fleet,
-    gateway::{send_text, text_request},
+    gateway::{send, text_request},
     process::{Cpu, Programs},
     report::{Goal, Report, Rounds, percentile},
     simulator,
@@ -88,7 +88,7 @@ async fn callers(fleet: &Fleet, count: usize, until: Until) -> anyhow::Result<Sa
     }
     let warm_up = callers.iter_mut().map(|(client, request)| async move {
         for _ in 0..WARM_UP {
-            send_text(client, request).await?;
+            send(client, request).await?;
         }
         anyhow::Ok(())
     });
@@ -102,7 +102,7 @@ async fn callers(fleet: &Fleet, count: usize, until: Until) -> anyhow::Result<Sa
             Until::Sent(texts) => waits_ms.len() < texts,
         } {
             let sent = Instant::now();
-            send_text(&mut client, &request).await?;
+            send(&mut client, &request).await?;
             waits_ms.push(sent.elapsed().as_secs_f64() * 1000.0);
         }
         anyhow::Ok(waits_ms)
