@@ -3,10 +3,10 @@
 use crate::{
     api::{Access, Api, MetricsAccess, ProbeCache, Server},
     config::Config,
-    fetch::Fetcher,
-    media::{Cache, Media},
+    fetch::{self, Fetcher},
+    media::{Cache, Keep, KeepLimits, Location, Media, Place, Received, S3Settings},
     metrics,
-    session::{Admission, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
+    session::{Admission, Arrivals, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
     spool::{FileId, Spool},
 };
 use anyhow::Context;
@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 /// A running node.
@@ -48,12 +49,18 @@ impl App {
             _ => None,
         };
         let address = server.address();
+        let tls = tls(&config)?;
         let stores = embedded::open(embedded::Options::new(&config.node.data_dir)).await?;
         let (spool, cache, left) = open_folders(&config).await.context("node.data_dir")?;
+        let keep = open_keep(&config, &tls).await.context("media_store")?;
+        let received = Arc::new(Received::new(cache, keep.clone(), config.media.max_bytes));
+        let on_arrival = keep.is_some() && config.media_store.on_arrival;
+        let (arrivals, arrived) = on_arrival.then(|| Arrivals::new(config.media_store.on_arrival_max_bytes)).unzip();
         let open = config.api.open_token_management;
         let loaded = Access::load(&*stores.tokens, config.api.admin_key.get(), open).await;
         let (access, new_admin_key) = loaded.context("admin key")?;
-        let sessions = Sessions::start(environment(&config, &stores, spool.clone())?).await.context("supervisor")?;
+        let sessions =
+            Sessions::start(environment(&config, &stores, spool.clone(), arrivals)?).await.context("supervisor")?;
         let metrics_here = config.metrics.enabled && metrics_server.is_none();
         let api = Arc::new(Api {
             sessions: Arc::clone(&sessions),
@@ -65,11 +72,11 @@ impl App {
             metrics_here,
             media: Media::new(
                 spool,
-                Fetcher::new(config.allowed_hosts()?),
-                cache,
+                Fetcher::new(tls, config.allowed_hosts()?),
                 config.media.concurrent,
                 Duration::from_millis(config.media.transfer_timeout_ms),
             ),
+            received: Arc::clone(&received),
             request_timeout: Duration::from_millis(config.api.request_timeout_ms),
             ready: AtomicBool::new(true),
             send_wait: Duration::from_millis(config.sends.wait_ms),
@@ -91,6 +98,12 @@ impl App {
         background.spawn(sweep(stores.clone()));
         background.spawn(take_over(Arc::clone(&sessions)));
         background.spawn(sweep_spool(Arc::clone(&sessions), left));
+        if let Some(keep) = keep {
+            background.spawn(sweep_keep(keep, Duration::from_secs(config.media_store.sweep_secs)));
+        }
+        if let Some(arrived) = arrived {
+            background.spawn(received.take_arrivals(Arc::clone(&sessions), arrived));
+        }
         let failed = CancellationToken::new();
         background.spawn(watch_store(stores.clone(), failed.clone()));
         let shutdown_timeout = config.shutdown_timeout();
@@ -157,7 +170,42 @@ async fn open_folders(config: &Config) -> anyhow::Result<(Spool, Cache, Vec<File
     opening.await?
 }
 
-fn environment(config: &Config, stores: &Stores, spool: Spool) -> anyhow::Result<Environment> {
+/// TLS for what is fetched.
+fn tls(config: &Config) -> anyhow::Result<TlsConnector> {
+    let file = Some(config.media.extra_roots.as_path()).filter(|file| !file.as_os_str().is_empty());
+    fetch::tls(file).with_context(|| format!("media.extra_roots = {:?}", config.media.extra_roots))
+}
+
+/// Opens the store of files, if there is to be one.
+async fn open_keep(config: &Config, tls: &TlsConnector) -> anyhow::Result<Option<Keep>> {
+    let store = &config.media_store;
+    if !store.enabled {
+        return Ok(None);
+    }
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let key_files = (store.s3_access_key_id_file.clone(), store.s3_secret_access_key_file.clone());
+    let place = match Location::parse(&store.url).map_err(anyhow::Error::msg)? {
+        Location::Own => Place::Folder(config.node.data_dir.join("media/kept")),
+        Location::Folder(folder) => Place::Folder(folder),
+        Location::Bucket(bucket, prefix) => Place::S3(Box::new(S3Settings {
+            bucket,
+            prefix,
+            endpoint: given(&store.s3_endpoint),
+            region: store.s3_region.clone(),
+            key_files: Some(key_files).filter(|(id, _)| !id.as_os_str().is_empty()),
+            tls: tls.clone(),
+        })),
+    };
+    let limits = KeepLimits { retention: Duration::from_secs(store.retention_secs), max_bytes: store.max_bytes };
+    tokio::task::spawn_blocking(move || Keep::open(place, limits)).await?.map(Some)
+}
+
+fn environment(
+    config: &Config,
+    stores: &Stores,
+    spool: Spool,
+    arrivals: Option<Arrivals>,
+) -> anyhow::Result<Environment> {
     let sessions = &config.sessions;
     let under_way = sessions.logins_under_way;
     let logins = Admission::new(sessions.logins_per_second, sessions.login_burst, under_way);
@@ -169,6 +217,7 @@ fn environment(config: &Config, stores: &Stores, spool: Spool) -> anyhow::Result
         device_name: config.whatsapp.device_name.clone(),
         prekeys: config.whatsapp.prekeys,
         max_file_bytes: config.media.max_bytes,
+        phone_timeout: Duration::from_millis(config.media.phone_timeout_ms),
     };
     Ok(Environment {
         node: config.node.id.clone(),
@@ -191,6 +240,7 @@ fn environment(config: &Config, stores: &Stores, spool: Spool) -> anyhow::Result
             burst: config.sends.burst,
         },
         per_user_limit: sessions.per_user_limit,
+        arrivals,
     })
 }
 
@@ -208,6 +258,18 @@ async fn sweep_spool(sessions: Arc<Sessions>, left: Vec<FileId>) {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "spooled files without a message removed"),
         Err(error) => tracing::warn!(%error, "spooled files could not be swept; the next start does it"),
+    }
+}
+
+/// Removes kept files whose time is over, now and then.
+async fn sweep_keep(keep: Keep, interval: Duration) {
+    loop {
+        match keep.sweep().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "kept files removed whose time is over"),
+            Err(error) => tracing::warn!(%error, "kept files could not be swept"),
+        }
+        tokio::time::sleep(interval).await;
     }
 }
 

@@ -3,7 +3,7 @@
 //! `config.default.toml` is the only place where defaults are written. Whatever is unknown or not valid stops
 //! the start with one line that names it.
 
-use crate::fetch::AllowList;
+use crate::{fetch::AllowList, media::Location};
 use figment::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Toml},
@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub sessions: SessionsConfig,
     pub sends: SendsConfig,
     pub media: MediaConfig,
+    pub media_store: MediaStoreConfig,
     pub log: LogConfig,
 }
 
@@ -112,7 +113,26 @@ pub(crate) struct MediaConfig {
     pub cache_max_bytes: u64,
     pub concurrent: usize,
     pub transfer_timeout_ms: u64,
+    pub phone_timeout_ms: u64,
     pub allow_hosts: Vec<String>,
+    pub extra_roots: PathBuf,
+}
+
+/// `[media_store]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MediaStoreConfig {
+    pub enabled: bool,
+    pub url: String,
+    pub on_arrival: bool,
+    pub on_arrival_max_bytes: u64,
+    pub retention_secs: u64,
+    pub max_bytes: u64,
+    pub sweep_secs: u64,
+    pub s3_endpoint: String,
+    pub s3_region: String,
+    pub s3_access_key_id_file: PathBuf,
+    pub s3_secret_access_key_file: PathBuf,
 }
 
 /// `[log]`
@@ -260,7 +280,33 @@ impl Config {
         if self.media.transfer_timeout_ms < 100 {
             return fail("media.transfer_timeout_ms", "must be at least 100");
         }
+        if !(100..=30_000).contains(&self.media.phone_timeout_ms) {
+            return fail("media.phone_timeout_ms", "must be 100 to 30000");
+        }
+        self.check_media_store()?;
         self.allowed_hosts().map(drop)
+    }
+
+    fn check_media_store(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError(format!("media_store.{key}: {problem}")));
+        let store = &self.media_store;
+        if let Err(problem) = Location::parse(&store.url) {
+            return fail("url", problem);
+        }
+        if store.retention_secs == 0 || store.sweep_secs == 0 {
+            return fail("retention_secs, media_store.sweep_secs", "must be at least 1");
+        }
+        let key_files = [&store.s3_access_key_id_file, &store.s3_secret_access_key_file];
+        if key_files.iter().filter(|file| file.as_os_str().is_empty()).count() == 1 {
+            return fail("s3_access_key_id_file, media_store.s3_secret_access_key_file", "must be given together");
+        }
+        if !(store.s3_endpoint.is_empty()
+            || store.s3_endpoint.starts_with("http://")
+            || store.s3_endpoint.starts_with("https://"))
+        {
+            return fail("s3_endpoint", "must begin with http:// or https://");
+        }
+        Ok(())
     }
 
     /// The hosts that may be fetched from although their addresses are not public.

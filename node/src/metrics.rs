@@ -27,6 +27,8 @@ pub(crate) const NOTES_DROPPED: &str = "rookery_notes_dropped_total";
 pub(crate) const OUTBOX_DEPTH: &str = "rookery_outbox_messages";
 /// The age of the oldest of them.
 pub(crate) const OUTBOX_AGE: &str = "rookery_outbox_oldest_seconds";
+/// Files that are kept beyond WhatsApp's time, by `operation` (read, write) and `outcome`.
+pub(crate) const KEPT_FILES: &str = "rookery_kept_files_total";
 /// The version and kind of this binary.
 const BUILD_INFO: &str = "rookery_build_info";
 const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
@@ -114,6 +116,10 @@ fn describe() {
     describe_counter!(RECEIPTS_DROPPED, "Receipts that came faster than they could be written.");
     describe_gauge!(OUTBOX_DEPTH, "Accepted messages that WhatsApp has not acknowledged yet.");
     describe_gauge!(OUTBOX_AGE, Unit::Seconds, "Age of the oldest accepted message that is not acknowledged yet.");
+    describe_counter!(
+        KEPT_FILES,
+        "Files read from and written to the store that keeps them, by operation and outcome."
+    );
     describe_histogram!(
         storage::SECONDS,
         Unit::Seconds,

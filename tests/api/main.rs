@@ -4,11 +4,13 @@
 //! and a data directory of its own, so they run side by side. `ROOKERY_SEED` repeats what is random in them.
 
 mod bad_input;
+mod bucket;
 mod chats;
 mod client;
 mod config;
 mod contacts;
 mod crash;
+mod crash_mixed;
 mod demo;
 mod errors;
 mod faults;
@@ -19,7 +21,11 @@ mod hosts;
 mod lifecycle;
 mod media;
 mod media_hostile;
+mod media_https;
 mod media_received;
+mod media_retry;
+mod media_shape;
+mod media_store;
 mod messages;
 mod metrics;
 mod node;

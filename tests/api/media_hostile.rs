@@ -148,6 +148,39 @@ async fn no_url_leads_into_the_operators_network() {
     unharmed(&world, &session).await;
 }
 
+/// Names of this machine's own that resolve to addresses which are not public, and do not say so themselves.
+fn names_of_this_machine() -> Vec<String> {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let private = lines.filter(|line| {
+        let address = line.split_whitespace().next().unwrap_or_default();
+        ["127.", "10.", "192.168.", "172.17.", "172.18.", "::1"].iter().any(|start| address.starts_with(start))
+    });
+    let names = private.flat_map(|line| line.split_whitespace().skip(1));
+    names.filter(|name| !name.starts_with("localhost")).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_resolve_into_the_operators_network_are_refused() {
+    let names = names_of_this_machine();
+    if names.is_empty() {
+        assert!(std::env::var("CI").is_err(), "this machine has no name of its own in /etc/hosts");
+        return eprintln!("skipped: this machine has no name of its own in /etc/hosts");
+    }
+    let host = Host::start().await;
+    let (world, session) = linked_with(&host, &[]).await;
+    let port = world.node.address().rsplit(':').next().unwrap().to_owned();
+    for (number, name) in names.iter().enumerate() {
+        let url = format!("http://{name}:{port}/api/health");
+        let refused = world.client.post(MEDIA, &body(&session, "document", &url)).await.names("media_url");
+        let why = refused.body["errors"]["media_url"][0].as_str().unwrap();
+        assert!(why.contains("private"), "{name}: {why}");
+        let around = host.put(&format!("/{number}"), Reply::Redirect(url));
+        world.client.post(MEDIA, &body(&session, "document", &around)).await.names("media_url");
+    }
+    unharmed(&world, &session).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_redirects_are_followed_and_no_more() {
     let host = Host::start().await;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use whatsapp_simulator::{Content, MediaFault, MediumKind};
 
 /// A medium that the friend sends to the account; its message id.
-fn receive(world: &World, kind: MediumKind, mimetype: &str, data: &[u8]) -> String {
+pub(crate) fn receive(world: &World, kind: MediumKind, mimetype: &str, data: &[u8]) -> String {
     let content = Content::Medium {
         kind,
         data: data.to_vec().into(),
@@ -23,7 +23,8 @@ fn receive(world: &World, kind: MediumKind, mimetype: &str, data: &[u8]) -> Stri
     world.phone(FRIEND).send(OWNER, &content).unwrap()
 }
 
-async fn url_of(world: &World, session: &str, id: &str) -> String {
+/// Where the file of a message can be had, once the message is there.
+pub(crate) async fn url_of(world: &World, session: &str, id: &str) -> String {
     let message = world.message_where(session, id, |_| true).await;
     message["media"]["url"].as_str().unwrap_or_else(|| panic!("no url: {message}")).to_owned()
 }
@@ -56,6 +57,9 @@ async fn every_kind_of_medium_can_be_fetched_byte_for_byte() {
             "file_name": message["media"]["file_name"],
             "sha256": hash,
             "url": url,
+            "width": null,
+            "height": null,
+            "seconds": (kind == MediumKind::Audio).then_some(1),
         });
         assert_eq!(message["media"], expected, "and no key of it");
         let listed = world.client.history(&session).await;

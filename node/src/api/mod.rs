@@ -12,6 +12,7 @@ mod error;
 mod linger;
 mod media;
 mod messages;
+mod methods;
 mod openapi;
 mod query;
 mod reply;
@@ -28,7 +29,10 @@ pub(crate) use server::Server;
 pub(crate) use service::ProbeCache;
 
 use self::reply::Route;
-use crate::{media::Media, session::Sessions};
+use crate::{
+    media::{Media, Received},
+    session::Sessions,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rookery_protocol::{ApiError, NodeId};
 use rookery_storage::Stores;
@@ -53,6 +57,7 @@ pub(crate) struct Api {
     /// Whether the node may act: false while it starts and while it stops.
     pub ready: AtomicBool,
     pub media: Media,
+    pub received: Arc<Received>,
     pub send_wait: Duration,
     pub request_timeout: Duration,
     pub max_body_bytes: usize,

@@ -184,7 +184,10 @@ pub(super) async fn remove_device(id: String, api: Arc<Api>, request: Incoming) 
 )]
 pub(super) async fn delete(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
-    api.sessions.delete(user, session_id(&id)?).await.map_err(from_session)?;
+    let id = session_id(&id)?;
+    api.sessions.delete(user, id).await.map_err(from_session)?;
+    // Nothing of it can be reached any more; where files are kept far away, removing them takes its time.
+    tokio::spawn(async move { api.received.forget(id).await });
     Ok(json(StatusCode::OK, &Success { success: true }))
 }
 

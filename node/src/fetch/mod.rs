@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
@@ -23,7 +23,14 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{
+            CertificateDer, ServerName,
+            pem::{self, PemObject},
+        },
+    },
 };
 use url::Url;
 
@@ -105,16 +112,44 @@ impl Drop for Connection {
     }
 }
 
+/// Why a file with certificates is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootsError {
+    /// It cannot be read, or is no PEM.
+    #[error("the file cannot be read")]
+    File(#[from] pem::Error),
+    /// A certificate in it cannot be trusted as an authority.
+    #[error("the file holds a certificate of no authority")]
+    Certificate(#[from] tokio_rustls::rustls::Error),
+    /// There is none.
+    #[error("the file holds no certificate")]
+    Empty,
+}
+
+/// TLS that trusts the public authorities and those in a file with certificates. Blocks.
+pub(crate) fn tls(extra_roots: Option<&Path>) -> Result<TlsConnector, RootsError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = extra_roots {
+        let public = roots.len();
+        for certificate in CertificateDer::pem_file_iter(file)? {
+            roots.add(certificate?)?;
+        }
+        if roots.len() == public {
+            return Err(RootsError::Empty);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
 impl Fetcher {
     /// A fetcher for the public internet and these hosts.
-    pub(crate) fn new(allowed: AllowList) -> Self {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { tls: TlsConnector::from(Arc::new(config)), allowed: Arc::new(allowed) }
+    pub(crate) fn new(tls: TlsConnector, allowed: AllowList) -> Self {
+        Self { tls, allowed: Arc::new(allowed) }
     }
 
     /// Asks for a URL, follows its redirects, and answers when a 200 has begun.
@@ -266,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_resolves_to_this_machine_is_refused() {
-        let fetcher = Fetcher::new(AllowList::default());
+        let fetcher = Fetcher::new(tls(None).unwrap(), AllowList::default());
         for url in ["http://localhost/", "http://localhost.:8080/", "https://127.0.0.1/", "http://[::]/"] {
             let refused = fetcher.get(url).await.err();
             assert_eq!(refused, Some(FetchError::Refused(NOT_PUBLIC.into())), "{url}");

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-/// What names a file: a hash of what WhatsApp keeps.
+/// What names a file: whose it is, and a hash of what WhatsApp keeps.
 pub(crate) type Key = Vec<u8>;
 
 /// The folder.
@@ -71,6 +71,16 @@ impl Cache {
             self.keep(key, length);
         }
         Ok(file)
+    }
+
+    /// Removes all files whose key begins with this.
+    pub(crate) fn forget(&self, prefix: &[u8]) {
+        let mut kept = self.kept();
+        let gone: Vec<_> = kept.files.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+        for key in gone {
+            kept.bytes -= kept.files.remove(&key).map_or(0, |entry| entry.length);
+            let _ = std::fs::remove_file(self.path(&key));
+        }
     }
 
     fn find(&self, key: &Key) -> Option<File> {
@@ -173,6 +183,10 @@ mod tests {
         let huge = cache.get(&vec![4], |file| write(file, "more than all of it")).await.unwrap();
         assert_eq!(text(&huge), "more than all of it");
         assert!(dir.path().read_dir().unwrap().count() <= 2, "what does not fit is not kept");
+        cache.forget(&[2]);
+        cache.forget(&[9]);
+        let fresh = cache.get(&vec![2], |file| write(file, "anew")).await.unwrap();
+        assert_eq!(text(&fresh), "anew");
     }
 
     #[tokio::test]

@@ -5,9 +5,14 @@
 
 mod cache;
 mod inspect;
+mod keep;
+mod mp4;
 mod ogg;
+mod received;
 
 pub(crate) use cache::Cache;
+pub(crate) use keep::{Keep, KeepLimits, Location, Place, S3Settings};
+pub(crate) use received::Received;
 
 use crate::{
     fetch::{FetchError, Fetcher},
@@ -17,7 +22,7 @@ use crate::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rookery_protocol::{
     Timestamp,
-    api::{Media as MediaView, MessageType},
+    api::{Media as MediaView, MediaShape, MessageType},
 };
 use std::{io::Seek, sync::Arc, time::Duration};
 use tokio::{
@@ -117,22 +122,14 @@ pub(crate) struct Media {
     turns: Arc<Semaphore>,
     decoding: Arc<Semaphore>,
     transfer_timeout: Duration,
-    /// Files that came from WhatsApp.
-    pub(crate) cache: Cache,
 }
 
 impl Media {
     /// Takes in so many files at a time, each within this time.
-    pub(crate) fn new(
-        spool: Spool,
-        fetcher: Fetcher,
-        cache: Cache,
-        concurrent: usize,
-        transfer_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(spool: Spool, fetcher: Fetcher, concurrent: usize, transfer_timeout: Duration) -> Self {
         let turns = Arc::new(Semaphore::new(concurrent));
         let decoding = Arc::new(Semaphore::new(DECODE_KIB as usize));
-        Self { spool, fetcher, turns, decoding, transfer_timeout, cache }
+        Self { spool, fetcher, turns, decoding, transfer_timeout }
     }
 
     /// The largest file.
@@ -217,7 +214,10 @@ fn look_at(mut arrived: Arrived, wish: &Wish) -> Result<(Arrived, FileMessage, O
         _ => None,
     };
     let voice = wish.kind == MessageType::Audio && inspect::is_voice(mime);
-    let seconds = if voice { inspect::seconds(file).map_err(Problem::Node)? } else { None };
+    let film = match wish.kind {
+        MessageType::Audio | MessageType::Video => inspect::film(file, &head, mime).map_err(Problem::Node)?,
+        _ => mp4::Film::default(),
+    };
     let name = wish.file_name.as_deref().or(arrived.name.as_deref());
     let file_name = (wish.kind == MessageType::Document).then(|| clean_name(name.unwrap_or_default()));
     let message = FileMessage {
@@ -225,9 +225,9 @@ fn look_at(mut arrived: Arrived, wish: &Wish) -> Result<(Arrived, FileMessage, O
         mime_type: mime.to_owned(),
         file_name,
         caption: wish.caption.clone(),
-        dimensions: None,
+        dimensions: film.dimensions,
         thumbnail: None,
-        seconds,
+        seconds: film.seconds,
         voice,
     };
     Ok((arrived, message, image))
@@ -246,8 +246,11 @@ fn seal_file(spool: &Spool, kind: MessageType, mut arrived: Arrived, message: Fi
         url: None,
     };
     let caption = message.caption.clone();
+    let (width, height) = message.dimensions.unzip();
+    let shape = MediaShape { width, height, seconds: message.seconds };
+    let shape = Some(shape).filter(|shape| *shape != MediaShape::default());
     let (payload, file) = file_payload(message, sealed, Timestamp::now());
-    Ok(Content { kind, text: None, caption, media: Some((view, file)), payload, file: Some(spooled) })
+    Ok(Content { kind, text: None, caption, media: Some((view, file)), shape, payload, file: Some(spooled) })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
@@ -301,8 +304,12 @@ mod tests {
 
     fn media(dir: &std::path::Path) -> Media {
         let (spool, _) = Spool::open(&dir.join("spool"), 1 << 20, 1 << 20).unwrap();
-        let cache = Cache::open(&dir.join("cache"), 1).unwrap();
-        Media::new(spool, Fetcher::new(AllowList::default()), cache, 1, Duration::from_secs(5))
+        Media::new(
+            spool,
+            Fetcher::new(crate::fetch::tls(None).unwrap(), AllowList::default()),
+            1,
+            Duration::from_secs(5),
+        )
     }
 
     #[test]

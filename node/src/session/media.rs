@@ -49,6 +49,13 @@ impl Sessions {
         Ok(Some(rows.into_iter().find_map(at_whatsapp)))
     }
 
+    /// The row that a message with a file was stored under: not always the one that it came as.
+    pub(crate) async fn stored(&self, id: SessionId, came: &HistoryRow) -> Result<Option<HistoryRow>, SessionError> {
+        let rows = self.env.stores.history.get(id, &came.message_id).await?;
+        let same = |row: &HistoryRow| row.chat == came.chat && row.sender == came.sender && row.file.is_some();
+        Ok(rows.into_iter().find(same))
+    }
+
     /// Downloads the file of a message into `into`. One that WhatsApp no longer has is asked for from the phone.
     pub(crate) async fn download(
         &self,

@@ -6,6 +6,7 @@
 
 mod actor;
 mod admission;
+mod arrivals;
 mod history;
 mod keeper;
 mod media;
@@ -22,6 +23,7 @@ mod whatsapp;
 
 pub(crate) use actor::View;
 pub(crate) use admission::Admission;
+pub(crate) use arrivals::{Arrival, Arrivals};
 pub(crate) use media::MediaError;
 pub(crate) use registry::{Environment, Sessions};
 pub(crate) use send::{Content, Receipt as SendReceipt, SendError, SendLimits, SendRequest, digest};

@@ -1,6 +1,7 @@
 //! A session's incoming messages and receipts, into the history.
 
 use super::{
+    arrivals::Arrivals,
     history::HistoryIntake,
     notes::NoteQueue,
     sort_key::SortKeys,
@@ -34,6 +35,7 @@ pub(crate) struct Intake {
     history: Arc<HistoryIntake>,
     /// People whose facts are stored: their hash by address.
     known: Mutex<HashMap<Jid, u64>>,
+    arrivals: Option<Arrivals>,
 }
 
 impl Intake {
@@ -45,8 +47,9 @@ impl Intake {
         receipts: ReceiptQueue,
         notes: NoteQueue,
         history: Arc<HistoryIntake>,
+        arrivals: Option<Arrivals>,
     ) -> Self {
-        Self { fence, stores, keys, receipts, notes, history, known: Mutex::default() }
+        Self { fence, stores, keys, receipts, notes, history, known: Mutex::default(), arrivals }
     }
 
     /// Makes what came durable: messages, who wrote them, and which history was announced.
@@ -99,7 +102,11 @@ impl Intake {
             row.sort_key = self.keys.next(row.timestamp);
         }
         let counted: Vec<_> = rows.iter().map(|row| (row.from_me, row.kind)).collect();
+        let arrived = self.arrivals.as_ref().map(|arrivals| arrivals.among(&rows)).unwrap_or_default();
         let stored = self.stores.history.insert(&self.fence, rows).await;
+        if let (Ok(()), Some(arrivals)) = (&stored, &self.arrivals) {
+            arrivals.tell(self.fence.session(), arrived);
+        }
         let outcome = if stored.is_ok() { "stored" } else { "failed" };
         for (from_me, kind) in counted {
             metrics::message(if from_me { "outbound" } else { "inbound" }, kind, outcome);

@@ -6,11 +6,13 @@
 use super::{
     Admission, Connector, SessionError, View,
     actor::{Arguments, Message},
+    arrivals::Arrivals,
     history::{Decoders, HistoryIntake},
     keeper::Keeper,
     notes::NoteQueue,
     receive::{Intake, ReceiptQueue},
     send::{SendDesk, SendLimits},
+    service::PairingCode,
     sort_key::SortKeys,
     state::{Event, Policy},
     supervisor::{Supervisor, SupervisorMessage},
@@ -53,6 +55,8 @@ pub(crate) struct Environment {
     pub spool: Spool,
     pub send_limits: SendLimits,
     pub per_user_limit: usize,
+    /// Who is told of messages with files, if anybody.
+    pub arrivals: Option<Arrivals>,
 }
 
 /// A session that runs on this node. Cheap to clone.
@@ -64,6 +68,8 @@ pub(crate) struct Handle {
     pub(super) desk: Arc<SendDesk>,
     pub(super) fence: Fence,
     pub(super) history: Arc<HistoryIntake>,
+    /// The last pairing code, and the turn of those who ask for one.
+    pub(super) pairing: Arc<Mutex<Option<PairingCode>>>,
     keeper_ended: CancellationToken,
 }
 
@@ -195,8 +201,15 @@ impl Sessions {
             closed.clone(),
         );
         let (receipts, notes) = (self.receipts.clone(), self.notes.clone());
-        let intake =
-            Arc::new(Intake::new(fence.clone(), env.stores.clone(), keys, receipts, notes, Arc::clone(&history)));
+        let intake = Arc::new(Intake::new(
+            fence.clone(),
+            env.stores.clone(),
+            keys,
+            receipts,
+            notes,
+            Arc::clone(&history),
+            env.arrivals.clone(),
+        ));
         let keeper = Keeper {
             fence: fence.clone(),
             stores: env.stores.clone(),
@@ -213,7 +226,8 @@ impl Sessions {
         let spawn = SupervisorMessage::Spawn(id, Box::new(args), reply);
         self.supervisor.cast(spawn).map_err(|_| SessionError::Closing)?;
         let actor = spawned.await.map_err(|_| SessionError::Closing)?;
-        let handle = Handle { user_id, actor, view, desk, fence, history, keeper_ended };
+        let pairing = Arc::default();
+        let handle = Handle { user_id, actor, view, desk, fence, history, pairing, keeper_ended };
         // Nobody is to see what an earlier run has left in the row, such as a connection that is gone.
         let mut view = handle.view.clone();
         view.mark_unchanged();

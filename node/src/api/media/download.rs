@@ -15,12 +15,10 @@ use super::{
     },
     Answer,
 };
-use crate::session::{MediaError, digest};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{ApiError, ErrorBody, ErrorCode, MessageId, SessionId, api::MessageType};
 use rookery_storage::{HistoryRow, MediaFile};
-use sha2::{Digest, Sha256};
-use std::{fs::File, io, sync::Arc};
+use std::{fs::File, sync::Arc};
 use warp::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     reply::Response,
@@ -66,38 +64,9 @@ pub(super) async fn download(id: String, message: String, api: Arc<Api>, request
         let text = format!("The file is larger than {largest} bytes, the largest that this node fetches.");
         return Err(ApiError::new(ErrorCode::PayloadTooLarge, text));
     }
-    let opened = open(&api, id, &row, &file).await.map_err(from_media)?;
+    let opened = api.received.open(&api.sessions, id, &row, &file).await.map_err(from_media)?;
     let length = opened.metadata().map_err(|error| from_media(error.into()))?.len();
     answer(&request.headers, &row, &etag, opened, length)
-}
-
-/// The file from the cache, or from WhatsApp.
-async fn open(api: &Api, id: SessionId, row: &HistoryRow, file: &MediaFile) -> Result<File, MediaError> {
-    // With the key in it: whoever only knows what the file is gets none that others fetched.
-    let key = file.media_key.as_deref().unwrap_or_default();
-    let name = digest(&[id.as_bytes(), row.kind.as_str().as_bytes(), key, &file.sha256]).to_vec();
-    let fetch = |into: File| async move {
-        let written = api.sessions.download(id, row, file, into).await?;
-        let expected = file.sha256.clone();
-        let checked = tokio::task::spawn_blocking(move || checked(written, &expected));
-        checked.await.map_err(|error| MediaError::Disk(io::Error::other(error)))?
-    };
-    api.media.cache.get(&name, fetch).await
-}
-
-/// The file, which has to be what its message says. Blocks.
-fn checked(file: File, expected: &[u8]) -> Result<File, MediaError> {
-    let mut hash = Sha256::new();
-    let (mut chunk, mut at) = (vec![0; 64 << 10], 0);
-    loop {
-        let read = std::os::unix::fs::FileExt::read_at(&file, &mut chunk, at)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&chunk[..read]);
-        at += read as u64;
-    }
-    if expected.is_empty() || hash.finalize()[..] == *expected { Ok(file) } else { Err(MediaError::Gone) }
 }
 
 fn answer(headers: &HeaderMap, row: &HistoryRow, etag: &str, file: File, length: u64) -> Answer {

@@ -23,8 +23,6 @@ use whatsapp_rust::{
 
 /// How long an upload or a download may take. The HTTP client has limits of its own for each step.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long the phone may take to send a file again.
-const REUPLOAD_TIMEOUT: Duration = Duration::from_secs(32);
 
 /// What a message with a file says besides the file.
 #[derive(Clone, Debug)]
@@ -297,7 +295,7 @@ impl Line {
             is_from_me: row.from_me,
             participant: participant.as_ref(),
         };
-        let asked = tokio::time::timeout(REUPLOAD_TIMEOUT, self.0.client.media_reupload().request(&request)).await;
+        let asked = tokio::time::timeout(self.0.phone_timeout, self.0.client.media_reupload().request(&request)).await;
         match asked {
             Ok(Ok(MediaRetryResult::Success { direct_path })) => Ok(direct_path),
             // The phone does not have it either, or does not answer: there is nobody else to ask.

@@ -119,6 +119,8 @@ pub(crate) struct ClientSettings {
     pub prekeys: usize,
     /// The largest file that is downloaded.
     pub max_file_bytes: u64,
+    /// How long the phone may take to send a file again.
+    pub phone_timeout: Duration,
 }
 
 /// Starts clients.
@@ -167,7 +169,12 @@ impl Connector {
         // Without it senders see one grey tick for as long as the session does not show itself online, and
         // online it would silence the phone's notifications.
         bot.client().set_force_active_delivery_receipts(true);
-        Ok(Prepared { bot, adapter, transfers: Arc::clone(&self.transfers) })
+        Ok(Prepared {
+            bot,
+            adapter,
+            transfers: Arc::clone(&self.transfers),
+            phone_timeout: self.settings.phone_timeout,
+        })
     }
 }
 
@@ -176,18 +183,20 @@ pub(crate) struct Prepared {
     bot: Bot,
     adapter: Arc<Adapter>,
     transfers: Arc<Semaphore>,
+    phone_timeout: Duration,
 }
 
 impl Prepared {
     /// The way to WhatsApp through the client once it is connected.
     pub(crate) fn line(&self) -> Line {
         let transfers = Arc::clone(&self.transfers);
-        Line(Arc::new(Inner { client: self.bot.client(), reachable: Mutex::default(), transfers }))
+        let phone_timeout = self.phone_timeout;
+        Line(Arc::new(Inner { client: self.bot.client(), reachable: Mutex::default(), transfers, phone_timeout }))
     }
 
     /// Connects.
     pub(crate) fn start(self) -> Client {
-        let Self { bot, adapter, transfers: _ } = self;
+        let Self { bot, adapter, .. } = self;
         let inner = bot.client();
         let (stop, mut stopped) = watch::channel(false);
         let (done, ended) = oneshot::channel();
@@ -241,6 +250,8 @@ struct Inner {
     reachable: Mutex<HashSet<Jid>>,
     /// Bounds the files on their way; shared by all clients.
     transfers: Arc<Semaphore>,
+    /// How long the phone may take to send a file again.
+    phone_timeout: Duration,
 }
 
 impl Line {
