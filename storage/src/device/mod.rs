@@ -43,12 +43,21 @@ pub struct DeviceBackend {
     order: RwLock<()>,
     /// The same for the secrets of messages, which are merged with every message and mixed with nothing else.
     secrets: Mutex<()>,
+    /// How often the messages that were sent are looked through for old ones.
+    sent_sweep: timed::Pace,
 }
 
 impl DeviceBackend {
     /// The device of the session that `fence` lets us write.
     pub fn new(keys: Arc<dyn KeyStore>, fence: Fence) -> Self {
-        Self { keys, fence, gate: None, order: RwLock::new(()), secrets: Mutex::new(()) }
+        Self {
+            keys,
+            fence,
+            gate: None,
+            order: RwLock::new(()),
+            secrets: Mutex::new(()),
+            sent_sweep: timed::Pace::default(),
+        }
     }
 
     /// The same, but it writes only while `gate` says that we may act.

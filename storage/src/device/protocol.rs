@@ -5,7 +5,7 @@ use super::{
     encoding::{decode, encode, text as read_text},
     keys::{first, joined, split, tagged},
     put, text,
-    timed::{delete_timed, put_timed},
+    timed::{delete_timed, delete_untimed, put_timed, put_untimed},
 };
 use crate::{KeyKind, KeyOp};
 use async_trait::async_trait;
@@ -265,8 +265,8 @@ impl ProtocolStore for DeviceBackend {
     }
 
     async fn store_sent_message(&self, chat_jid: &str, message_id: &str, payload: &[u8]) -> Result<()> {
-        let mut ops = Vec::with_capacity(2);
-        put_timed(&mut ops, KeyKind::SentMessage, &joined([chat_jid, message_id]), now_secs(), payload);
+        let mut ops = Vec::with_capacity(1);
+        put_untimed(&mut ops, KeyKind::SentMessage, &joined([chat_jid, message_id]), now_secs(), payload);
         self.write(ops).await
     }
 
@@ -274,15 +274,14 @@ impl ProtocolStore for DeviceBackend {
         let key = joined([chat_jid, message_id]);
         let _alone = self.order.write().await;
         let Some(row) = self.timed(KeyKind::SentMessage, &key).await? else { return Ok(None) };
-        let mut ops = Vec::with_capacity(2);
-        delete_timed(&mut ops, KeyKind::SentMessage, &key, row.time);
+        let mut ops = Vec::with_capacity(1);
+        delete_untimed(&mut ops, KeyKind::SentMessage, &key);
         self.apply(ops).await?;
         Ok(Some(row.value.into()))
     }
 
     async fn delete_expired_sent_messages(&self, cutoff_timestamp: i64) -> Result<u32> {
-        let _alone = self.order.write().await;
-        self.expire(KeyKind::SentMessage, cutoff_timestamp).await
+        self.expire_unlisted(KeyKind::SentMessage, &self.sent_sweep, cutoff_timestamp).await
     }
 
     async fn store_pending_inbound(&self, chat: &str, sender: &str, id: &str, message: &[u8]) -> Result<()> {

@@ -20,6 +20,7 @@ mod keys;
 mod options;
 mod outbox;
 mod owners;
+mod recent;
 mod sessions;
 mod sync;
 mod tokens;

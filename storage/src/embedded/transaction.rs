@@ -6,6 +6,7 @@
 use super::{
     codec::{self, Row},
     database::{Database, Pair, holds_nothing},
+    recent::Recent,
 };
 use crate::{
     Fence, Owner, StoreError,
@@ -70,18 +71,25 @@ impl Changes {
     }
 }
 
-/// What the writer knows of sessions besides their rows.
+/// What the writer knows without a look at the database.
 #[derive(Default)]
-pub(super) struct Sessions {
+pub(super) struct Known {
     /// Those whose data is being removed, which takes several batches.
     leaving: HashSet<SessionId>,
     /// The newest epochs, as the owner rows have them: every write of a session asks for its own.
     epochs: HashMap<SessionId, Epoch>,
+    /// What was written last.
+    recent: Recent,
 }
 
-impl Sessions {
+impl Known {
     /// A row changes; what was read from it is not known any more.
     fn forget(&mut self, table: Table, key: &[u8]) {
+        self.epoch_changes(table, key);
+        self.recent.forget(table, key);
+    }
+
+    fn epoch_changes(&mut self, table: Table, key: &[u8]) {
         if table == Table::Control
             && let Some(session) = tables::session_of_owner(key)
         {
@@ -96,7 +104,7 @@ pub(super) struct Transaction<'a> {
     /// The batch before this one, which may not be in the database yet.
     flushing: Option<&'a Changes>,
     changes: &'a mut Changes,
-    sessions: &'a mut Sessions,
+    known: &'a mut Known,
     /// What this operation replaced: a change of an operation before it, or none.
     undo: Vec<(Table, Vec<u8>, Option<Change>)>,
 }
@@ -107,15 +115,15 @@ impl<'a> Transaction<'a> {
         database: &'a Database,
         flushing: Option<&'a Changes>,
         changes: &'a mut Changes,
-        sessions: &'a mut Sessions,
+        known: &'a mut Known,
     ) -> Self {
-        Self { database, flushing, changes, sessions, undo: Vec::new() }
+        Self { database, flushing, changes, known, undo: Vec::new() }
     }
 
     /// Takes back what this operation changed.
     pub(super) fn roll_back(mut self) {
         for (table, key, before) in self.undo.drain(..).rev() {
-            self.sessions.forget(table, &key);
+            self.known.forget(table, &key);
             let rows = &mut self.changes.tables[table as usize];
             match before {
                 Some(change) => rows.insert(key, change),
@@ -126,6 +134,9 @@ impl<'a> Transaction<'a> {
 
     /// A stored value.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
+        if let Some(value) = self.known.recent.get(table, key) {
+            return Ok(Some(value.clone()));
+        }
         let changed = self.changes.get(table, key).or_else(|| self.flushing?.get(table, key));
         match changed {
             Some(Change::Put(value)) => Ok(Some(value.clone())),
@@ -189,6 +200,8 @@ impl<'a> Transaction<'a> {
         }
         let value = UserValue::from(value);
         self.changes.bytes += key.len() + value.len();
+        self.known.epoch_changes(table, &key);
+        self.known.recent.put(table, &key, &value);
         self.change(table, key, Change::Put(value));
         Ok(())
     }
@@ -206,24 +219,25 @@ impl<'a> Transaction<'a> {
     /// Removes a row.
     pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
         self.changes.bytes += key.len();
+        self.known.forget(table, &key);
         self.change(table, key, Change::Delete);
     }
 
     /// Checks that the session exists and that this is still its newest fence.
     pub(super) fn check(&mut self, fence: &Fence) -> Result<(), StoreError> {
         self.check_leaving(fence)?;
-        if self.sessions.leaving.contains(&fence.session()) { Err(StoreError::NotFound("session")) } else { Ok(()) }
+        if self.known.leaving.contains(&fence.session()) { Err(StoreError::NotFound("session")) } else { Ok(()) }
     }
 
     /// The same, for a session that may be on its way out.
     pub(super) fn check_leaving(&mut self, fence: &Fence) -> Result<(), StoreError> {
         let session = fence.session();
-        let newest = if let Some(epoch) = self.sessions.epochs.get(&session) {
+        let newest = if let Some(epoch) = self.known.epochs.get(&session) {
             *epoch
         } else {
             let owner: Option<Owner> = self.row(Table::Control, &tables::owner(session))?;
             let epoch = owner.ok_or(StoreError::NotFound("session"))?.epoch;
-            self.sessions.epochs.insert(session, epoch);
+            self.known.epochs.insert(session, epoch);
             epoch
         };
         if newest == fence.epoch() { Ok(()) } else { Err(StoreError::Fenced { session, epoch: fence.epoch() }) }
@@ -231,16 +245,15 @@ impl<'a> Transaction<'a> {
 
     /// From now on the session's data is on its way out and nothing may be added.
     pub(super) fn leave(&mut self, session: SessionId) {
-        self.sessions.leaving.insert(session);
+        self.known.leaving.insert(session);
     }
 
     /// The session and all its data are gone.
     pub(super) fn left(&mut self, session: SessionId) {
-        self.sessions.leaving.remove(&session);
+        self.known.leaving.remove(&session);
     }
 
     fn change(&mut self, table: Table, key: Vec<u8>, change: Change) {
-        self.sessions.forget(table, &key);
         let before = self.changes.tables[table as usize].insert(key.clone(), change);
         self.undo.push((table, key, before));
     }
@@ -265,19 +278,19 @@ mod tests {
     fn operations_see_what_went_before_and_a_failed_one_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Options::new(dir.path())).unwrap();
-        let (mut changes, mut sessions) = (Changes::default(), Sessions::default());
-        let mut transaction = Transaction::new(&database, None, &mut changes, &mut sessions);
+        let (mut changes, mut known) = (Changes::default(), Known::default());
+        let mut transaction = Transaction::new(&database, None, &mut changes, &mut known);
         for key in ["ka", "kb", "kc"] {
             put(&mut transaction, key, "stored");
         }
         database.commit(&std::mem::take(&mut changes)).unwrap();
 
-        let mut first = Transaction::new(&database, None, &mut changes, &mut sessions);
+        let mut first = Transaction::new(&database, None, &mut changes, &mut known);
         put(&mut first, "kb", "first");
         put(&mut first, "kd", "first");
         first.delete(TABLE, "ka".into());
 
-        let mut failed = Transaction::new(&database, None, &mut changes, &mut sessions);
+        let mut failed = Transaction::new(&database, None, &mut changes, &mut known);
         assert_eq!(failed.get(TABLE, b"kb").unwrap().as_deref(), Some(&b"first"[..]));
         assert_eq!(failed.get(TABLE, b"ka").unwrap(), None);
         put(&mut failed, "kb", "failed");
@@ -288,7 +301,7 @@ mod tests {
         assert_eq!(keys(&failed.prefix(TABLE, b"k", None, 9).unwrap()), [b"ka", b"kb", b"kd", b"ke"]);
         failed.roll_back();
 
-        let second = Transaction::new(&database, None, &mut changes, &mut sessions);
+        let second = Transaction::new(&database, None, &mut changes, &mut known);
         assert_eq!(keys(&second.prefix(TABLE, b"k", None, 9).unwrap()), [b"kb", b"kc", b"kd"]);
         assert_eq!(keys(&second.prefix(TABLE, b"k", None, 2).unwrap()), [b"kb", b"kc"], "what is gone does not count");
         assert_eq!(keys(&second.prefix(TABLE, b"k", Some(b"kb"), 2).unwrap()), [b"kc", b"kd"]);
@@ -303,20 +316,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Options::new(dir.path())).unwrap();
         let (mut stored, mut flushing, mut changes) = (Changes::default(), Changes::default(), Changes::default());
-        let mut sessions = Sessions::default();
-        let mut transaction = Transaction::new(&database, None, &mut stored, &mut sessions);
+        let mut known = Known::default();
+        let mut transaction = Transaction::new(&database, None, &mut stored, &mut known);
         for key in ["ka", "kb", "kc"] {
             put(&mut transaction, key, "stored");
         }
         database.commit(&stored).unwrap();
-        let mut transaction = Transaction::new(&database, None, &mut flushing, &mut sessions);
+        let mut transaction = Transaction::new(&database, None, &mut flushing, &mut known);
         put(&mut transaction, "ka", "flushing");
         put(&mut transaction, "kd", "flushing");
         transaction.delete(TABLE, "kb".into());
         transaction.delete(TABLE, "kc".into());
 
         for committed in [false, true] {
-            let mut last = Transaction::new(&database, Some(&flushing), &mut changes, &mut sessions);
+            let mut last = Transaction::new(&database, Some(&flushing), &mut changes, &mut known);
             put(&mut last, "kc", "last");
             last.delete(TABLE, "kd".into());
             assert_eq!(last.get(TABLE, b"ka").unwrap().as_deref(), Some(&b"flushing"[..]), "committed: {committed}");
@@ -334,8 +347,8 @@ mod tests {
     fn empty_and_inverted_ranges_have_no_rows() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&Options::new(dir.path())).unwrap();
-        let (mut changes, mut sessions) = (Changes::default(), Sessions::default());
-        let mut transaction = Transaction::new(&database, None, &mut changes, &mut sessions);
+        let (mut changes, mut known) = (Changes::default(), Known::default());
+        let mut transaction = Transaction::new(&database, None, &mut changes, &mut known);
         put(&mut transaction, "b", "");
         let (b, c) = (&b"b"[..], &b"c"[..]);
         for (from, until) in [

@@ -7,7 +7,7 @@
 
 use super::{
     database::Database,
-    transaction::{Changes, Sessions, Transaction},
+    transaction::{Changes, Known, Transaction},
 };
 use crate::{
     StoreError,
@@ -28,8 +28,14 @@ const MAX_OPERATIONS: usize = 256;
 /// No further operation is taken into a batch of this size.
 pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// From so many operations in a batch on, flushes have a pace: it is worth a moment's wait to have more of them share
+/// one. Fewer mean that the callers wait for each other's answers, and are not made to wait longer.
+const CROWD: usize = 8;
+
+/// The least time between the beginnings of two flushes in a crowd.
+const PACE: Duration = Duration::from_millis(1);
+
 /// Operations that have run and are not answered yet.
-#[derive(Default)]
 struct Batch {
     changes: Arc<Changes>,
     done: Vec<Box<dyn Operation>>,
@@ -128,7 +134,7 @@ pub(super) fn start(
         database,
         operations,
         deadline,
-        sessions: Sessions::default(),
+        known: Known::default(),
         open: Changes::default(),
         done: Vec::new(),
         flushing: None,
@@ -144,15 +150,14 @@ pub(super) fn start(
     Ok((queue, thread))
 }
 
-/// Brings a batch to the disk and answers its operations. The writer hears first, so that it can make ready what
-/// comes next meanwhile.
+/// Brings a batch to the disk and answers its operations. The writer fills the next batch until it hears of this one's
+/// end, which in a crowd is a little later than it could be.
 fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), String>>) {
     let Batch { changes, done } = batch;
+    let (begun, crowd) = (Instant::now(), done.len() >= CROWD);
     let committed = if changes.is_empty() { Ok(()) } else { database.commit(&changes).map_err(Arc::new) };
     drop(changes);
     let reason = |error: &fjall::Error| format!("the storage engine has failed: {error}");
-    // The writer waits for this and goes only when it has it.
-    let _ = report.blocking_send(committed.as_ref().copied().map_err(|error| reason(error)));
     let answer = || match &committed {
         Ok(()) => Ok(()),
         // It had failed before: nothing was written.
@@ -163,13 +168,18 @@ fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), Str
     for operation in done {
         operation.finish(&answer);
     }
+    if crowd && committed.is_ok() {
+        thread::sleep(PACE.saturating_sub(begun.elapsed()));
+    }
+    // The writer waits for this and goes only when it has it.
+    let _ = report.blocking_send(committed.as_ref().copied().map_err(|error| reason(error)));
 }
 
 struct Writer {
     database: Arc<Database>,
     operations: mpsc::Receiver<Box<dyn Operation>>,
     deadline: Duration,
-    sessions: Sessions,
+    known: Known,
     /// The changes of the batch that is being filled, and its operations.
     open: Changes,
     done: Vec<Box<dyn Operation>>,
@@ -217,7 +227,7 @@ impl Writer {
             operation.refuse(StoreError::Overloaded);
         } else {
             let flushing = self.flushing.as_deref();
-            operation.run(Transaction::new(&self.database, flushing, &mut self.open, &mut self.sessions));
+            operation.run(Transaction::new(&self.database, flushing, &mut self.open, &mut self.known));
             self.done.push(operation);
         }
     }

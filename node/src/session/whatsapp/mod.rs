@@ -30,7 +30,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot, watch};
 use whatsapp_rust::{
-    SendOptions, TokioRuntime,
+    CacheConfig, CacheEntryConfig, SendOptions, TokioRuntime,
     bot::Bot,
     http::UreqHttpClient,
     pair_code::PairCodeOptions,
@@ -49,6 +49,11 @@ const LOGOUT_TIMEOUT: Duration = Duration::from_secs(8);
 const MAX_REACHABLE: usize = 4096;
 /// Files that go to and come from WhatsApp at a time, over all sessions. Each takes a thread.
 const TRANSFERS: usize = 32;
+
+/// Sent messages that the library keeps in memory for a recipient who cannot decrypt them, beside their rows.
+const RECENT_MESSAGES: u64 = 16;
+/// How long it keeps them.
+const RECENT_MESSAGES_FOR: Duration = Duration::from_secs(60);
 
 /// What the server said of a sent message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +164,7 @@ impl Connector {
             .with_runtime(TokioRuntime)
             .with_device_props(props)
             .with_wanted_pre_key_count(self.settings.prekeys)
+            .with_cache_config(caches())
             .with_inbound_durability_hook(Arc::clone(&adapter).hook())
             .with_event_handler(Arc::clone(&adapter).handler());
         if let Some(version) = self.settings.version {
@@ -176,6 +182,14 @@ impl Connector {
             phone_timeout: self.settings.phone_timeout,
         })
     }
+}
+
+/// The library's caches. With room for a few sent messages in memory it writes their rows beside the ratchet and not
+/// before it: one wait for the disk less in every send. Only a recipient who cannot decrypt asks for such a row, and
+/// the store is given it before WhatsApp is given the message.
+fn caches() -> CacheConfig {
+    let recent_messages = CacheEntryConfig::new(Some(RECENT_MESSAGES_FOR), RECENT_MESSAGES);
+    CacheConfig { recent_messages, ..CacheConfig::default() }
 }
 
 /// A client that is not connected yet.
