@@ -169,6 +169,7 @@ fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), Str
         operation.finish(&answer);
     }
     if crowd && committed.is_ok() {
+        #[expect(clippy::disallowed_methods, reason = "this thread is the store's own")]
         thread::sleep(PACE.saturating_sub(begun.elapsed()));
     }
     // The writer waits for this and goes only when it has it.
