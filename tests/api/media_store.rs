@@ -174,13 +174,12 @@ async fn a_bucket_keeps_files_as_well() {
     let (small, big) = (url_of(&world, &session, &small).await, url_of(&world, &session, &big).await);
     assert_eq!(get(&world, &small).await.expect(200).bytes, data);
     assert!(get(&world, &big).await.expect(200).bytes == large);
-    eventually("two files in the bucket", async || {
+    let keys = eventually("two files in the bucket", async || {
         let keys = bucket.keys();
         if keys.len() == 2 { Ok(keys) } else { Err(format!("{keys:?}")) }
     })
-    .await
-    .iter()
-    .for_each(|key| assert!(key.starts_with(&format!("some/prefix/{session}/")), "{key}"));
+    .await;
+    assert!(keys.iter().all(|key| key.starts_with(&format!("some/prefix/{session}/"))), "{keys:?}");
     without_whatsapp(&mut world, &session).await;
     assert_eq!(get(&world, &small).await.expect(200).bytes, data);
     assert!(get(&world, &big).await.expect(200).bytes == large);

@@ -1,4 +1,4 @@
-//! The size and the duration of an MP4 or QuickTime film, and the duration of a sound in that form.
+//! The size and the duration of an MP4 or MOV film, and the duration of a sound in that form.
 //!
 //! ISO/IEC 14496-12: boxes in boxes, each with a length and a name of four letters. Only the heads of the film and of
 //! its tracks are read, some hundred bytes wherever they are in the file; the number of boxes that are looked at is

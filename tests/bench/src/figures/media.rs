@@ -165,7 +165,7 @@ fn image() -> anyhow::Result<Vec<u8>> {
         (state >> 28) as u8
     };
     let pixels = RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {
-        let slow = |scale: u32, shift: u32| ((x + shift) / scale ^ (y / scale)) as u8 / 2;
+        let slow = |scale: u32, shift: u32| (((x + shift) / scale) ^ (y / scale)) as u8 / 2;
         image::Rgb([
             slow(16, 0).wrapping_add(noise()),
             slow(24, 9).wrapping_add(noise()),
