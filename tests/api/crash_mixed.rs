@@ -267,7 +267,9 @@ async fn live_and_die(
     let mut incoming = phones.join_all().await;
     incoming.sort_by_key(|incoming| incoming.owner);
     // Some come while the gateway is down.
-    incoming.iter_mut().for_each(|incoming| incoming.send(random));
+    for incoming in &mut incoming {
+        incoming.send(random);
+    }
     incoming
 }
 

@@ -159,7 +159,7 @@ mod tests {
         } else {
             [one, 0, 0, 0, one, 0, 0, 0, one << 14]
         };
-        matrix.iter().for_each(|number| body.extend(number.to_be_bytes()));
+        body.extend(matrix.iter().flat_map(|number| number.to_be_bytes()));
         body.extend((width << 16).to_be_bytes());
         body.extend((height << 16).to_be_bytes());
         a_box(b"trak", &[a_box(b"edts", &[]), a_box(b"tkhd", &body)].concat())

@@ -89,7 +89,9 @@ impl MediaStore {
     pub(crate) fn forget(&mut self, name: Option<&str>) -> usize {
         let known = |one: &String| name.is_none_or(|name| *one == name);
         let names: Vec<_> = self.media.keys().filter(|one| known(one)).cloned().collect();
-        names.iter().for_each(|name| self.remove(name));
+        for name in &names {
+            self.remove(name);
+        }
         names.len()
     }
 
