@@ -173,7 +173,7 @@ async fn open_folders(config: &Config) -> anyhow::Result<(Spool, Cache, Vec<File
 /// TLS for what is fetched.
 fn tls(config: &Config) -> anyhow::Result<TlsConnector> {
     let file = Some(config.media.extra_roots.as_path()).filter(|file| !file.as_os_str().is_empty());
-    fetch::tls(file).with_context(|| format!("media.extra_roots = {:?}", config.media.extra_roots))
+    fetch::tls(file).with_context(|| format!("media.extra_roots = {}", config.media.extra_roots.display()))
 }
 
 /// Opens the store of files, if there is to be one.

@@ -110,7 +110,7 @@ impl Received {
                 Ok(_) => return,
                 Err(MediaError::Gone) => break,
                 Err(error) => {
-                    tracing::debug!(session_id = %id, attempt, %error, "a file could not be fetched on arrival")
+                    tracing::debug!(session_id = %id, attempt, %error, "a file could not be fetched on arrival");
                 }
             }
             tokio::time::sleep(PAUSE * 2_u32.pow(attempt)).await;
