@@ -167,18 +167,12 @@ impl State {
     }
 
     fn list(&self, prefix: &str) -> Response<Full<Bytes>> {
-        let rows: String = self
-            .objects
-            .iter()
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, object)| {
-                format!(
-                    "<Contents><Key>{key}</Key><Size>{}</Size><LastModified>{}</LastModified><ETag>x</ETag></Contents>",
-                    object.len(),
-                    "2099-11-22T10:00:00.000Z",
-                )
-            })
-            .collect();
+        let mut rows = String::new();
+        for (key, object) in self.objects.iter().filter(|(key, _)| key.starts_with(prefix)) {
+            let (size, modified) = (object.len(), "2099-11-22T10:00:00.000Z");
+            rows += &format!("<Contents><Key>{key}</Key><Size>{size}</Size><ETag>x</ETag>");
+            rows += &format!("<LastModified>{modified}</LastModified></Contents>");
+        }
         respond(200, format!("<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"))
     }
 }

@@ -401,7 +401,7 @@ fn check_inboxes(friends: &[Phone], ledger: &Ledger) {
         assert!(ids.len() <= 1, "{}: one key, several messages: {ids:?}", wish.words());
         match ids.first() {
             Some(id) => {
-                assert_eq!(got, [id.clone()], "{} was accepted", wish.words());
+                assert_eq!(got, std::slice::from_ref(id), "{} was accepted", wish.words());
                 accepted += 1;
             }
             None if *unanswered => {

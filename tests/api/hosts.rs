@@ -211,8 +211,8 @@ pub(crate) fn film() -> Vec<u8> {
     [&b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"[..], &[7; 5000]].concat()
 }
 
-fn mp4_box(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
-    [&(body.len() as u32 + 8).to_be_bytes(), &name[..], body].concat()
+fn mp4_box(name: &[u8], body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32 + 8).to_be_bytes(), name, body].concat()
 }
 
 /// An MP4 with one track of this size, which has to be turned to be shown or not. Zeros say nothing.
@@ -225,7 +225,7 @@ pub(crate) fn sound_of(seconds: u32) -> Vec<u8> {
     mp4(b"M4A ", 0, 0, false, seconds)
 }
 
-fn mp4(brand: &[u8; 4], width: u32, height: u32, turned: bool, seconds: u32) -> Vec<u8> {
+fn mp4(brand: &[u8], width: u32, height: u32, turned: bool, seconds: u32) -> Vec<u8> {
     let one = 1_u32 << 16;
     let matrix = if turned { [0, one, 0, one, 0, 0, 0, 0, one] } else { [one, 0, 0, 0, one, 0, 0, 0, one] };
     let mut track = vec![0; 40];

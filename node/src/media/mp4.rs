@@ -133,8 +133,8 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Cursor;
 
-    fn a_box(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
-        [&(body.len() as u32 + 8).to_be_bytes(), &name[..], body].concat()
+    fn a_box(name: &[u8], body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u32 + 8).to_be_bytes(), name, body].concat()
     }
 
     fn mvhd(version: u8, scale: u32, duration: u64) -> Vec<u8> {
