@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
+    fmt::Write,
     sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -170,8 +171,8 @@ impl State {
         let mut rows = String::new();
         for (key, object) in self.objects.iter().filter(|(key, _)| key.starts_with(prefix)) {
             let (size, modified) = (object.len(), "2099-11-22T10:00:00.000Z");
-            rows += &format!("<Contents><Key>{key}</Key><Size>{size}</Size><ETag>x</ETag>");
-            rows += &format!("<LastModified>{modified}</LastModified></Contents>");
+            write!(rows, "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>x</ETag>").unwrap();
+            write!(rows, "<LastModified>{modified}</LastModified></Contents>").unwrap();
         }
         respond(200, format!("<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"))
     }

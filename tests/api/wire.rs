@@ -111,7 +111,7 @@ async fn an_early_refusal_reaches_who_is_still_sending() {
     let more = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
     let mut endless = TcpStream::connect(world.node.address()).await.unwrap();
     endless.write_all(head("POST", TEXT, "stranger", more).as_bytes()).await.unwrap();
-    let chunk = [b"10000\r\n", [b'x'; 0x10000].as_slice(), b"\r\n"].concat();
+    let chunk = [b"10000\r\n", vec![b'x'; 0x10000].as_slice(), b"\r\n"].concat();
     let (mut reader, mut writer) = endless.split();
     let mut first = [0; 12];
     let sending = async { while writer.write_all(&chunk).await.is_ok() {} };
