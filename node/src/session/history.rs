@@ -37,7 +37,7 @@ const EASY: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Announced chunks that are remembered.
 const MAX_WAITING: usize = 1_000;
-/// How long nothing has to happen before the phone is asked for what is missing.
+/// How long nothing has to happen before the phone is asked for what is missing; six times as long each time.
 const QUIET: Duration = Duration::from_secs(10);
 /// How often it is asked for one chunk.
 const ASKS: u32 = 3;
@@ -148,7 +148,13 @@ impl HistoryIntake {
         let intake = Arc::clone(self);
         tokio::spawn(async move {
             let _one = intake.saving.lock().await;
-            if let Err(error) = intake.stores.syncs.restart(&intake.fence).await {
+            let mut begun = intake.stores.syncs.restart(&intake.fence).await;
+            if begun.is_ok() {
+                // What has been announced meanwhile.
+                let state = intake.ledger().state.clone();
+                begun = intake.stores.syncs.save(&intake.fence, &state).await;
+            }
+            if let Err(error) = begun {
                 tracing::warn!(session_id = %intake.fence.session(), %error, "a history sync could not be begun anew");
             }
         });
@@ -307,12 +313,13 @@ impl HistoryIntake {
                     return;
                 };
                 let quiet = ledger.active.elapsed();
-                if ledger.working || quiet < QUIET {
-                    (QUIET.saturating_sub(quiet).max(Duration::from_millis(100)), None)
+                let due = if ledger.working { vec![] } else { self.due(&mut ledger.state, quiet) };
+                if due.is_empty() {
+                    (QUIET / 10, None)
                 } else {
                     ledger.active = Instant::now();
                     (ledger.announced, ledger.stored) = (0, 0);
-                    (QUIET, Some((line, self.due(&mut ledger.state))))
+                    (QUIET, Some((line, due)))
                 }
             };
             if let Some((line, due)) = due {
@@ -329,19 +336,22 @@ impl HistoryIntake {
         }
     }
 
-    /// What to ask for now; what was asked for often enough is given up.
-    fn due(&self, state: &mut HistorySyncRow) -> Vec<MessageId> {
+    /// What to ask for after so long a silence; what was asked for often enough is given up.
+    fn due(&self, state: &mut HistorySyncRow, quiet: Duration) -> Vec<MessageId> {
+        let is_due = |chunk: &WaitingChunk| quiet >= QUIET * 6_u32.saturating_pow(chunk.asked.min(ASKS));
         let before = state.waiting.len();
-        state.waiting.retain(|chunk| chunk.asked < ASKS);
+        state.waiting.retain(|chunk| chunk.asked < ASKS || !is_due(chunk));
         let given_up = before - state.waiting.len();
         if given_up > 0 {
             tracing::warn!(session_id = %self.fence.session(), given_up, "the phone did not send announced history");
         }
         state.done = state.progress == 100 && state.waiting.is_empty();
-        for chunk in &mut state.waiting {
+        let due = state.waiting.iter_mut().filter(|chunk| is_due(chunk));
+        due.map(|chunk| {
             chunk.asked += 1;
-        }
-        state.waiting.iter().map(|chunk| chunk.id.clone()).collect()
+            chunk.id.clone()
+        })
+        .collect()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -6,11 +6,12 @@
 use super::{
     Factory,
     model::{Session, asked_for},
-    runner, sample,
+    model_peers, runner, sample,
     steps::{KINDS, SESSIONS, Step, message, steps},
 };
 use crate::{
-    Accepted, Fence, HistoryQuery, KeyOp, Owner, ReceiptKind, SendOutcome, SessionRow, StoreError, Stores, TokenRow,
+    Accepted, ContactQuery, Fence, HistoryQuery, Import, KeyOp, Owner, ReceiptKind, SendOutcome, SessionRow,
+    StoreError, Stores, TokenRow,
 };
 use anyhow::{Context, Result};
 use proptest::test_runner::TestCaseError;
@@ -154,7 +155,10 @@ impl<'a> Pair<'a> {
             | Step::Delete(session, old)
             | Step::Keys(session, old, _)
             | Step::Accept(session, old, ..)
-            | Step::Insert(session, old, _) => (*session, *old),
+            | Step::Insert(session, old, _)
+            | Step::Chat(session, old, ..)
+            | Step::Learn(session, old, _)
+            | Step::Import(session, old, _) => (*session, *old),
             Step::Resolve(session, ..) | Step::Receipt(session, ..) | Step::Clear(session) => (*session, false),
             _ => return Ok(()),
         };
@@ -223,6 +227,37 @@ impl<'a> Pair<'a> {
                     Ok(())
                 };
                 (result, session.write(&fence, insert))
+            }
+            Step::Chat(_, _, chat, kind, secs) => {
+                let (chat, change) = (sample::chat(chat), model_peers::change(kind, secs));
+                let result = stores.chats.change(&fence, vec![(chat.clone(), change.clone())]).await;
+                let decide = |session: &mut Session| {
+                    let Session { peers, history, .. } = session;
+                    peers.decide(&chat, &change, history.values());
+                    Ok(())
+                };
+                (result, session.write(&fence, decide))
+            }
+            Step::Learn(_, _, learned) => {
+                let facts = learned.iter().map(|(person, by, name)| model_peers::facts(*person, *by, *name));
+                let result = stores.contacts.learn(&fence, facts.collect()).await;
+                let learn = |session: &mut Session| {
+                    learned.iter().for_each(|(person, by, name)| session.peers.learn(*person, *by, *name));
+                    Ok(())
+                };
+                (result, session.write(&fence, learn))
+            }
+            Step::Import(_, _, rows) => {
+                let messages: Vec<_> = rows.into_iter().map(message).collect();
+                let import = Import { messages: messages.clone(), ..Import::default() };
+                let result = stores.syncs.import(&fence, import).await;
+                let expected = session.write(&fence, |session| {
+                    Ok(messages.into_iter().map(|row| u64::from(session.import(row))).sum::<u64>())
+                });
+                if let (Ok(new), Ok(expected)) = (&result, &expected) {
+                    assert_eq!(new, expected);
+                }
+                (result.map(drop), expected.map(drop))
             }
             Step::Receipt(_, chat, message, kind, secs) => {
                 let kind = [ReceiptKind::Delivered, ReceiptKind::Read, ReceiptKind::Played][usize::from(kind)];
@@ -331,6 +366,11 @@ impl<'a> Pair<'a> {
             let found = self.stores.outbox.recorded(id, &[key; 32], sample::at(0)).await?;
             assert_eq!(found.as_ref(), session.records.get(&[key; 32]));
         }
+        let chats = self.stores.chats.list(id, None, 100).await?.rows;
+        assert_eq!(chats.into_iter().map(model_peers::kept).collect::<Vec<_>>(), session.peers.chats());
+        let everybody = ContactQuery { limit: 100, ..ContactQuery::default() };
+        assert_eq!(self.stores.contacts.list(id, &everybody).await?.rows, session.peers.contacts());
+        assert_eq!(self.stores.syncs.state(id).await?.messages, session.peers.imported);
         let newest = session.history.last_key_value().map(|(sort_key, _)| *sort_key);
         assert_eq!(self.stores.history.last_sort_key(id).await?, newest);
         for row in session.history.values() {

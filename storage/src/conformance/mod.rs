@@ -6,17 +6,21 @@
 //!
 //! Everything is made under fresh ids, so that cases may share a place and leave their data behind.
 
+mod chats;
+mod contacts;
 mod device;
 mod device_model;
 mod driver;
 mod history;
 mod keys;
 mod model;
+mod model_peers;
 mod outbox;
 mod owners;
 mod sample;
 mod sessions;
 mod steps;
+mod sync;
 mod tokens;
 
 use crate::Stores;
@@ -42,6 +46,9 @@ pub async fn run_all(factory: &dyn Factory, seed: u64, cases: u32) -> Result<()>
     keys::run(&stores).await.context("keys")?;
     outbox::run(&stores).await.context("outbox")?;
     history::run(&stores).await.context("history")?;
+    contacts::run(&stores).await.context("contacts")?;
+    chats::run(&stores).await.context("chats")?;
+    sync::run(&stores).await.context("history sync")?;
     device::run(&stores).await.context("device")?;
     engine(&stores).await.context("engine")?;
     device_model::run(factory, seed, cases).await.context("devices at random")?;

@@ -1,6 +1,6 @@
 //! A plain model of all that the stores keep of one session.
 
-use super::sample;
+use super::{model_peers::Peers, sample};
 use crate::{
     Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, OutboxRow, ReceiptKind, SendOutcome, SendRecord, SessionRow,
     StoreError,
@@ -30,6 +30,7 @@ pub(super) struct Session {
     pub(super) records: HashMap<[u8; 32], SendRecord>,
     /// By sort key.
     pub(super) history: BTreeMap<u64, HistoryRow>,
+    pub(super) peers: Peers,
 }
 
 impl Session {
@@ -63,10 +64,28 @@ impl Session {
             while self.history.contains_key(&row.sort_key) {
                 row.sort_key += 1;
             }
+            self.peers.receive(&row, true);
         }
         let sort_key = row.sort_key;
         self.history.insert(sort_key, row);
         sort_key
+    }
+
+    /// Stores a message of a history sync, unless it is there; whether it was not.
+    pub(super) fn import(&mut self, mut row: HistoryRow) -> bool {
+        let author = |row: &HistoryRow| (row.from_me, if row.from_me { None } else { row.sender.clone() });
+        let same = |other: &HistoryRow| {
+            (&other.message_id, &other.chat, author(other)) == (&row.message_id, &row.chat, author(&row))
+        };
+        if self.history.values().any(same) {
+            return false;
+        }
+        while self.history.contains_key(&row.sort_key) {
+            row.sort_key += 1;
+        }
+        self.peers.receive(&row, false);
+        self.history.insert(row.sort_key, row);
+        true
     }
 
     pub(super) fn accept(&mut self, accepted: Accepted) -> Result<(), StoreError> {

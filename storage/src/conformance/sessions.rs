@@ -1,7 +1,9 @@
 //! What [`crate::SessionStore`] promises.
 
 use super::sample;
-use crate::{HistoryQuery, KeyKind, KeyOp, SessionRow, StoreError, Stores};
+use crate::{
+    ContactFacts, ContactQuery, HistoryQuery, HistorySyncRow, Import, KeyKind, KeyOp, SessionRow, StoreError, Stores,
+};
 use anyhow::Result;
 use rookery_protocol::{DeviceId, SessionId, UserId};
 
@@ -103,6 +105,8 @@ async fn fill(stores: &Stores, fence: &crate::Fence) -> Result<()> {
     });
     stores.keys.write(fence, ops.collect()).await?;
     stores.outbox.accept(fence, sample::accepted(1, &chat, 0, Some([1; 32]))).await?;
+    stores.contacts.learn(fence, vec![ContactFacts::of(chat.clone())]).await?;
+    stores.syncs.import(fence, Import { messages: vec![sample::inbound(99, &chat, 1)], ..Import::default() }).await?;
     stores.history.insert(fence, (0..50).map(|number| sample::inbound(number, &chat, 1)).collect()).await?;
     Ok(())
 }
@@ -129,6 +133,9 @@ async fn removal(stores: &Stores) -> Result<()> {
     assert_eq!(stores.history.get(id, &key).await?, []);
     let in_chat = HistoryQuery { chat: Some(sample::chat(1)), limit: 10, ..HistoryQuery::default() };
     assert_eq!(stores.history.list(id, &in_chat).await?.rows, []);
+    assert_eq!(stores.contacts.list(id, &ContactQuery { limit: 9, ..ContactQuery::default() }).await?.rows, []);
+    assert_eq!(stores.chats.list(id, None, 9).await?.rows, []);
+    assert_eq!(stores.syncs.state(id).await?, HistorySyncRow::default());
     let late = stores.history.insert(&fence, vec![sample::inbound(1, &sample::chat(1), 1)]).await;
     assert!(late.is_err(), "nothing is written into a session that is gone");
     assert_eq!(stores.history.last_sort_key(id).await?, None);
@@ -136,6 +143,8 @@ async fn removal(stores: &Stores) -> Result<()> {
     assert!(stores.sessions.get(kept.session()).await?.is_some(), "other sessions stay");
     assert_eq!(stores.keys.scan(kept.session(), KeyKind::PreKey, &[]).await?.len(), 50);
     assert_eq!(stores.history.get(kept.session(), &key).await?.len(), 1);
+    assert_eq!(stores.chats.list(kept.session(), None, 9).await?.rows.len(), 1);
+    assert_eq!(stores.syncs.state(kept.session()).await?.messages, 1);
     assert_eq!(stores.outbox.pending(kept.session(), None, 10).await?.len(), 1);
     assert!(stores.outbox.recorded(kept.session(), &[1; 32], sample::at(0)).await?.is_some());
     Ok(())

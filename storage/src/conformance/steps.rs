@@ -40,6 +40,9 @@ pub(super) enum Step {
     Resolve(usize, u64, bool, i64),
     Insert(usize, bool, Vec<Words>),
     Receipt(usize, usize, u64, u8, i64),
+    Chat(usize, bool, usize, u8, i64),
+    Learn(usize, bool, Vec<(usize, u8, Option<u8>)>),
+    Import(usize, bool, Vec<Words>),
     Sweep(i64),
     List(usize, Option<usize>, Option<i64>, Option<i64>, Option<bool>, Option<u64>, usize),
     Token(u8),
@@ -79,6 +82,11 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (session(), old(), prop::collection::vec(words(), 0..4)).prop_map(|(s, old, rows)| Step::Insert(s, old, rows)),
         3 => (session(), 0..3_usize, 0..8_u64, 0..3_u8, 0..9_i64)
             .prop_map(|(s, chat, number, kind, at)| Step::Receipt(s, chat, number, kind, at)),
+        3 => (session(), old(), 0..2_usize, 0..6_u8, 0..7_i64)
+            .prop_map(|(s, old, chat, kind, secs)| Step::Chat(s, old, chat, kind, secs)),
+        3 => (session(), old(), prop::collection::vec((0..3_usize, 0..4_u8, prop::option::of(0..3_u8)), 0..4))
+            .prop_map(|(s, old, facts)| Step::Learn(s, old, facts)),
+        2 => (session(), old(), prop::collection::vec(words(), 0..4)).prop_map(|(s, old, rows)| Step::Import(s, old, rows)),
         1 => (-1..6_i64).prop_map(Step::Sweep),
         4 => (session(), list).prop_map(|(s, (chat, from, until, own, before, limit))| {
             Step::List(s, chat, from, until, own, before, limit)

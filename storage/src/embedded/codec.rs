@@ -97,7 +97,7 @@ pub(super) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MediaFile;
+    use crate::{LastMessage, MediaFile, Mute, WaitingChunk};
     use proptest::prelude::*;
     use rookery_protocol::{
         Epoch, Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
@@ -230,6 +230,46 @@ mod tests {
         older(&with_file, &format!("02{rest}{file}"));
         let shape = Some(MediaShape { width: Some(300), height: Some(2), seconds: None });
         pinned(&HistoryRow { shape, ..with_file }, &format!("03{rest}{file}0101ac02010200"));
+    }
+
+    #[test]
+    fn formats_of_peers_are_pinned() {
+        let contact = ContactRow {
+            jid: jid("15550@s.whatsapp.net"),
+            other: Some(jid("1@lid")),
+            full_name: Some("f".to_owned()),
+            short_name: None,
+            push_name: Some("p".to_owned()),
+            business_name: None,
+        };
+        pinned(
+            &contact,
+            "0114313535353040732e77686174736170702e6e6574010531406c696401016600010170\
+                          00",
+        );
+        let last = LastMessage { sort_key: 300, message_id: "A".parse().unwrap(), from_me: true, timestamp: at(1) };
+        let chat = ChatRow {
+            jid: jid("1@lid"),
+            name: None,
+            last: Some(last),
+            active: 300,
+            unread: 2,
+            marked_unread: false,
+            archived: true,
+            pinned_at: Some(at(1)),
+            muted: Some(Mute::Until(at(1))),
+            read_until: 1,
+            deleted_until: 0,
+            synced: true,
+        };
+        pinned(
+            &chat,
+            "010531406c69640001ac0201410180897aac02020001018089\
+                       7a010180897a010001",
+        );
+        let waiting = vec![WaitingChunk { id: "A".parse().unwrap(), asked: 1 }];
+        let sync = HistorySyncRow { progress: 40, messages: 300, done: false, waiting };
+        pinned(&sync, "0128ac020001014101");
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Adapter {
         if receipt.source.is_from_me {
             return;
         }
-        if self.is_own(&receipt.source.sender) {
+        if kind != ReceiptKind::Delivered && self.is_own(&receipt.source.sender) {
             if kind == ReceiptKind::Read {
                 self.observer.note(Note::Seen(receipt.message_ids.iter().filter_map(|id| id.parse().ok()).collect()));
             }

@@ -1,6 +1,7 @@
 //! The figures, a file a group.
 
 mod history;
+mod history_sync;
 mod media;
 mod memory;
 mod receive;
@@ -20,6 +21,7 @@ Figures:
   send_throughput     texts a second through REST over 50 sessions, 64 callers, each answered `sent`
   receive_throughput  messages a second from phones to 50 sessions, stored and acknowledged
   history_page        p99 of one page of 50 from a history of 10,000 and of 1,000,000 messages
+  history_sync        seconds and memory for a history of 1,000,000 messages that a phone sends
   media_send          images of 1 MiB a second through REST, until the phones have them
   media_memory        additional resident memory of the gateway while 16 images of 1 MiB are sent at once
   idle_memory         resident memory of an idle linked session, from 100 to 1,000 sessions
@@ -42,6 +44,7 @@ pub(crate) enum Figure {
     SendThroughput,
     ReceiveThroughput,
     HistoryPage,
+    HistorySync,
     MediaSend,
     MediaMemory,
     IdleMemory,
@@ -55,11 +58,12 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// All, in the order in which they are measured.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::SendLatency,
         Self::SendThroughput,
         Self::ReceiveThroughput,
         Self::HistoryPage,
+        Self::HistorySync,
         Self::MediaSend,
         Self::MediaMemory,
         Self::IdleMemory,
@@ -78,6 +82,7 @@ impl Figure {
             Self::SendThroughput => sends::throughput(programs, rounds, report).await,
             Self::ReceiveThroughput => receive::throughput(programs, rounds, report).await,
             Self::HistoryPage => history::pages(programs, rounds, report).await,
+            Self::HistorySync => history_sync::sync(programs, rounds, report).await,
             Self::MediaSend => media::throughput(programs, rounds, report).await,
             Self::MediaMemory => media::memory(programs, rounds, report).await,
             Self::IdleMemory => memory::idle(programs, rounds, report).await,
