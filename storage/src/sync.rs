@@ -11,7 +11,7 @@ pub struct HistorySyncRow {
     pub progress: u32,
     /// Messages that came with it and were not there already.
     pub messages: u64,
-    /// Everything that the phone has announced is stored.
+    /// All that the phone gives a new companion is stored.
     pub done: bool,
     /// Chunks that were announced and are not known to be stored, oldest first.
     pub waiting: Vec<WaitingChunk>,

@@ -12,7 +12,8 @@ use whatsapp_simulator::{HistorySize, PhoneEvent};
 async fn linked_with(size: HistorySize) -> (World, String) {
     let world = World::start().await;
     world.phone(OWNER).set_history(size);
-    let session = world.link(OWNER).await;
+    let session = world.create().await;
+    world.scan(&session, OWNER).await;
     (world, session)
 }
 

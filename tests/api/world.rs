@@ -81,10 +81,18 @@ impl World {
 
     /// Links an existing session.
     pub(crate) async fn pair(&self, session: &str, number: &str) -> Value {
+        self.scan(session, number).await;
+        // The account's name and its history come last; from then on the session shows no more changes by itself.
+        let settled = |now: &Value| {
+            now["status"] == "WORKING" && now["push_name"].is_string() && now["history_sync"]["done"] == true
+        };
+        self.session_where(session, "WORKING", settled).await
+    }
+
+    /// Lets the phone with this number scan a session's QR code.
+    pub(crate) async fn scan(&self, session: &str, number: &str) {
         let waiting = self.status_is(session, "SCAN_QR_CODE").await;
         self.phone(number).scan(waiting["qr"].as_str().expect("a QR code")).unwrap();
-        // The account's name comes last; from then on the session shows no more changes by itself.
-        self.session_where(session, "WORKING", |now| now["status"] == "WORKING" && now["push_name"].is_string()).await
     }
 
     /// The session as its status route shows it.

@@ -174,7 +174,6 @@ impl HistoryIntake {
                         waiting.push(WaitingChunk { id, asked: 0 });
                     }
                 }
-                ledger.state.done = false;
                 self.watch(&mut ledger);
             }
         }
@@ -278,7 +277,7 @@ impl HistoryIntake {
             if settled {
                 state.waiting.clear();
             }
-            state.done = state.progress == 100 && state.waiting.is_empty();
+            state.done |= state.progress == 100 && state.waiting.is_empty();
         }
         Ok(self.save().await?)
     }
@@ -345,7 +344,7 @@ impl HistoryIntake {
         if given_up > 0 {
             tracing::warn!(session_id = %self.fence.session(), given_up, "the phone did not send announced history");
         }
-        state.done = state.progress == 100 && state.waiting.is_empty();
+        state.done |= state.progress == 100 && state.waiting.is_empty();
         let due = state.waiting.iter_mut().filter(|chunk| is_due(chunk));
         due.map(|chunk| {
             chunk.asked += 1;

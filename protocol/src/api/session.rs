@@ -129,7 +129,7 @@ pub struct HistorySync {
     pub progress: u32,
     /// Messages that came with it and were not here already.
     pub messages: u64,
-    /// Everything that the phone has announced is stored.
+    /// All that the phone gives a new companion is stored.
     pub done: bool,
 }
 
