@@ -52,6 +52,9 @@ async fn unknown_paths_are_404_and_wrong_methods_405() {
         (format!("{one}/pairing-code"), vec![Method::POST]),
         (format!("{one}/messages"), vec![Method::GET]),
         (format!("{one}/messages/X"), vec![Method::GET]),
+        (format!("{one}/contacts"), vec![Method::GET]),
+        (format!("{one}/contacts/15559999999/picture"), vec![Method::GET]),
+        (format!("{one}/chats"), vec![Method::GET]),
     ];
     let invented = Method::from_bytes(b"INVENTED").unwrap();
     for (path, allowed) in known {

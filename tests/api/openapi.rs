@@ -55,10 +55,10 @@ async fn every_operation_exists_and_answers_what_it_may() {
     let world = World::start().await;
     let document: Value = serde_json::from_str(&checked_in()).unwrap();
     let operations = operations(&document);
-    assert!(operations.len() >= 24, "{}", operations.len());
+    assert!(operations.len() >= 27, "{}", operations.len());
     for (method, path, operation) in &operations {
         let real = path.replace("{session_id}", "01900000-0000-7000-8000-000000000000").replace("{message_id}", "A");
-        let real = real.replace("{device_id}", "15559999999");
+        let real = real.replace("{device_id}", "15559999999").replace("{jid}", "15559999999");
         let method: Method = method.parse().unwrap();
         for client in
             [world.client.clone(), world.client.with_token(""), world.client.with_token("wrong"), world.admin()]

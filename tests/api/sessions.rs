@@ -183,7 +183,7 @@ async fn deleting_a_session_logs_out_and_leaves_nothing() {
     assert_eq!(body, json!({"success": true}));
     assert!(world.phone(OWNER).devices().is_empty(), "the phone no longer lists the device");
     for _ in 0..2 {
-        let paths = ["", "/status", "/messages", "/qr", &format!("/messages/{id}")];
+        let paths = ["", "/status", "/messages", "/contacts", "/chats", "/qr", &format!("/messages/{id}")];
         for path in paths.map(|path| format!("/api/whatsapp/sessions/{session}{path}")) {
             world.client.get(&path).await.error(404, "session_not_found");
         }
@@ -209,6 +209,9 @@ async fn every_route_hides_another_users_session() {
         (Method::GET, String::new()),
         (Method::GET, "/qr".to_owned()),
         (Method::GET, "/messages".to_owned()),
+        (Method::GET, "/contacts".to_owned()),
+        (Method::GET, "/contacts/15559999999/picture".to_owned()),
+        (Method::GET, "/chats".to_owned()),
         (Method::GET, format!("/messages/{id}")),
         (Method::POST, "/connect".to_owned()),
         (Method::DELETE, "/disconnect".to_owned()),
