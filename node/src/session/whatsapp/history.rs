@@ -18,7 +18,7 @@ use whatsapp_rust::{
 };
 
 /// Messages of one part.
-const PART_MESSAGES: usize = 500;
+const PART_MESSAGES: usize = 250;
 /// People of one part.
 const PART_CONTACTS: usize = 500;
 
