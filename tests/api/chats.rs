@@ -151,6 +151,7 @@ async fn decisions_about_chats_show() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_are_chats() {
     let (world, session) = World::linked(&[]).await;
+    world.phone(OTHER);
     let group = world.phone(FRIEND).create_group("friends", &[OWNER, OTHER]).unwrap();
     let content = whatsapp_simulator::Content::Text("to all".into());
     let id = world.phone(FRIEND).send(&group, &content).unwrap();

@@ -59,7 +59,7 @@ async fn names_come_from_messages_and_from_the_address_book() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lid_and_a_phone_number_are_one_contact_in_both_orders() {
     let (world, session) = World::linked(&[]).await;
-    let (friend_lid, other_lid) = (world.phone(FRIEND).lid(), world.phone(OTHER).lid());
+    let [friend_lid, other_lid] = [FRIEND, OTHER].map(|phone| format!("{}@lid", world.phone(phone).lid()));
     // One is known by the LID first, the other by the number.
     world.phone(OWNER).change_state(&[name(&friend_lid, "By Lid"), name(OTHER, "By Number")]).unwrap();
     let both = |rows: &[Value]| rows.iter().any(|r| r["name"] == "By Lid") && of(rows, OTHER).is_some();

@@ -231,7 +231,8 @@ pub(super) fn give(world: &Arc<World>, account: &Arc<Account>, device: u16) {
     let mut latest = real(world, account);
     let first = chunks.next().unwrap_or_default();
     latest.extend(conversations(&first, start));
-    let bootstrap = Chunk::new(Kind::INITIAL_BOOTSTRAP, latest, 1, Some(if size.messages == 0 { 100 } else { 1 }));
+    let bootstrap =
+        Chunk::new(Kind::INITIAL_BOOTSTRAP, latest, 1, Some(if count(&first) == size.messages { 100 } else { 1 }));
     let names = Chunk { sync: push_names(world, account), request: None };
     for chunk in [bootstrap, names] {
         if let Err(error) = chunk.send(world, account, device) {
