@@ -93,10 +93,11 @@ async fn what_the_phone_really_has_comes_like_live_messages() {
 async fn a_history_that_comes_again_changes_nothing() {
     let (world, session) = linked_with(HistorySize { chats: 4, messages: 40 }).await;
     synced(&world, &session).await;
-    world.send(&session, "1888000001", "a new message").await;
+    world.phone("1888000001");
+    let sent = world.send(&session, "1888000001", "a new message").await;
     let received = world.phone(FRIEND).send_text(OWNER, "another").unwrap();
     world.message_where(&session, &received, |_| true).await;
-    world.all_delivered(&session).await;
+    world.message_where(&session, &sent, |row| row["status"] == "delivered").await;
     let chats = format!("/api/whatsapp/sessions/{session}/chats?limit=200");
     let before = (world.client.history(&session).await, world.client.all(&chats).await);
 
