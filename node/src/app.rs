@@ -285,21 +285,21 @@ async fn watch_store(stores: Stores, failed: CancellationToken) {
     }
 }
 
-/// Forgets idempotency records when their time is over.
+/// Forgets idempotency records, and what waits for messages that do not come, when their time is over.
 async fn sweep(stores: Stores) {
     const INTERVAL: Duration = Duration::from_secs(600);
     const BATCH: usize = 1000;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        loop {
-            match stores.outbox.sweep(rookery_protocol::Timestamp::now(), BATCH).await {
-                Ok(BATCH) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "old idempotency records could not be removed");
-                    break;
-                }
-            }
+        let now = rookery_protocol::Timestamp::now();
+        let swept: Result<(), StoreError> = async {
+            while stores.outbox.sweep(now, BATCH).await? == BATCH {}
+            while stores.history.sweep(now, BATCH).await? == BATCH {}
+            Ok(())
+        }
+        .await;
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what is too old could not be removed");
         }
     }
 }

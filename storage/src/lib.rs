@@ -4,6 +4,7 @@
 //! Nothing here knows of sockets, actors or HTTP. An engine is chosen once, at start; everybody else holds a
 //! [`Stores`] of trait objects.
 
+mod amend;
 mod chats;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -14,21 +15,23 @@ mod error;
 mod fence;
 pub mod metrics;
 mod rows;
+pub mod search;
 mod store;
 mod sync;
 mod tables;
 
+pub use amend::{Amendment, Change, MAX_REACTIONS};
 pub use chats::{ChatChange, ChatFacts, ChatPlace, ChatRow, LastMessage, Mute};
 pub use contacts::{ContactFacts, ContactQuery, ContactRow};
 pub use device::{DeviceBackend, Gate};
 pub use error::StoreError;
 pub use fence::Fence;
 pub use rows::{
-    Accepted, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, MessageReceipt, OutboxRow, Owner, Page, ReceiptKind,
-    SendOutcome, SendRecord, SessionRow, TokenRow,
+    Accepted, EARLY_KEPT_SECS, Early, EarlyRow, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, MessageReceipt,
+    OutboxRow, Owner, Page, ReceiptKind, SendOutcome, SendRecord, SessionRow, TokenRow,
 };
 pub use store::{
     ChatStore, ContactStore, Engine, HistoryStore, KeyStore, OutboxStore, OwnerStore, SessionStore, Stores, SyncStore,
-    TokenStore,
+    TokenStore, WordStore,
 };
 pub use sync::{HistorySyncRow, Import, WaitingChunk};

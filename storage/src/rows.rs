@@ -1,5 +1,6 @@
 //! The rows that stores keep, as plain values.
 
+use crate::Amendment;
 use bytes::Bytes;
 use rookery_protocol::{
     DeviceId, Epoch, Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId,
@@ -232,11 +233,11 @@ pub struct HistoryRow {
     pub timestamp: Timestamp,
     /// When WhatsApp acknowledged it.
     pub sent_at: Option<Timestamp>,
-    /// When the first device of the recipient had it.
+    /// When the first device of the recipient had it; in a group, of the first member.
     pub delivered_at: Option<Timestamp>,
-    /// When the recipient saw it.
+    /// When the recipient saw it; in a group, the first member.
     pub read_at: Option<Timestamp>,
-    /// When the recipient played it.
+    /// When the recipient played it; in a group, the first member.
     pub played_at: Option<Timestamp>,
     /// Why it was given up.
     pub failure: Option<String>,
@@ -244,7 +245,7 @@ pub struct HistoryRow {
     pub edited_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// The emojis on it.
+    /// The latest reaction of each person, in the order of their names; one without an emoji was taken back.
     pub reactions: Vec<Reaction>,
     /// Where WhatsApp keeps the file of a media message, and its key.
     pub file: Option<MediaFile>,
@@ -303,7 +304,7 @@ impl fmt::Debug for MediaFile {
 }
 
 /// The stage that a receipt reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReceiptKind {
     /// A device of the recipient has it.
     Delivered,
@@ -313,11 +314,29 @@ pub enum ReceiptKind {
     Played,
 }
 
+impl ReceiptKind {
+    /// Which of three times is this stage's.
+    pub(crate) fn of<'a>(
+        self,
+        delivered: &'a mut Option<Timestamp>,
+        read: &'a mut Option<Timestamp>,
+        played: &'a mut Option<Timestamp>,
+    ) -> &'a mut Option<Timestamp> {
+        match self {
+            Self::Delivered => delivered,
+            Self::Read => read,
+            Self::Played => played,
+        }
+    }
+}
+
 /// A receipt for messages of the account's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageReceipt {
     /// The chat of the messages, under either of its names (LID or phone number).
     pub chat: Jid,
+    /// Whose receipt it is, in a group.
+    pub participant: Option<Jid>,
     /// Their ids.
     pub ids: Vec<MessageId>,
     /// The stage they have reached.
@@ -339,10 +358,43 @@ pub struct HistoryQuery {
     pub direction: Option<Direction>,
     /// Only of this kind.
     pub kind: Option<MessageType>,
+    /// Only newer than this sort key.
+    pub after: Option<u64>,
     /// Only older than this sort key: where the page before ended.
     pub before: Option<u64>,
     /// At most this many rows, at least 1.
     pub limit: usize,
+}
+
+impl HistoryQuery {
+    /// The oldest and the newest sort key that can be meant; none when nothing can.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        let first_of = |secs: i64| u64::try_from(secs).unwrap_or(0) << 20;
+        let mut oldest = self.from.map_or(0, |from| first_of(from.as_secs()));
+        if let Some(after) = self.after {
+            oldest = oldest.max(after.checked_add(1)?);
+        }
+        let mut newest = u64::MAX;
+        if let Some(until) = self.until {
+            // Within its second a message has no order by time that its sort key knows of.
+            let fraction = i64::from(until.as_micros() % 1_000_000 > 0);
+            newest = first_of(until.as_secs() + fraction).checked_sub(1)?;
+        }
+        if let Some(before) = self.before {
+            newest = newest.min(before.checked_sub(1)?);
+        }
+        (oldest <= newest).then_some((oldest, newest))
+    }
+
+    /// Whether a row passes the filters; where it is does not matter.
+    pub fn matches(&self, row: &HistoryRow) -> bool {
+        let direction = if row.from_me { Direction::Outbound } else { Direction::Inbound };
+        self.chat.as_ref().is_none_or(|chat| *chat == row.chat)
+            && self.from.is_none_or(|from| row.timestamp >= from)
+            && self.until.is_none_or(|until| row.timestamp < until)
+            && self.direction.is_none_or(|wanted| wanted == direction)
+            && self.kind.is_none_or(|kind| kind == row.kind)
+    }
 }
 
 /// One page of rows.
@@ -354,3 +406,25 @@ pub struct Page<T, C> {
     /// since a filter looks at a bounded number of rows only.
     pub next: Option<C>,
 }
+
+/// Something that came before the message that it is about. Kept for [`EARLY_KEPT_SECS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyRow {
+    /// When it came.
+    pub received_at: Timestamp,
+    /// What it is.
+    pub what: Early,
+}
+
+/// What can come before the message that it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Early {
+    /// A change of the message.
+    Amendment(Amendment),
+    /// A receipt for it: one id, which is the message's.
+    Receipt(MessageReceipt),
+}
+
+/// How long an [`EarlyRow`] waits for its message, in seconds. Messages from before the device was linked may come with
+/// the history of the phone, and many never do.
+pub const EARLY_KEPT_SECS: i64 = 30 * 24 * 60 * 60;

@@ -5,13 +5,16 @@
 //! [`StoreError::Overloaded`] rather than queue without bound.
 
 use crate::{
-    Accepted, ChatChange, ChatPlace, ChatRow, ContactFacts, ContactQuery, ContactRow, Fence, HistoryQuery, HistoryRow,
-    HistorySyncRow, Import, KeyKind, KeyOp, MessageReceipt, OutboxRow, Owner, Page, SendOutcome, SendRecord,
-    SessionRow, StoreError, TokenRow,
+    Accepted, Amendment, ChatChange, ChatPlace, ChatRow, ContactFacts, ContactQuery, ContactRow, Fence, HistoryQuery,
+    HistoryRow, HistorySyncRow, Import, KeyKind, KeyOp, MessageReceipt, OutboxRow, Owner, Page, SendOutcome,
+    SendRecord, SessionRow, StoreError, TokenRow,
+    search::{IndexState, Posting},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use rookery_protocol::{Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
+use rookery_protocol::{
+    Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId, api::ParticipantReceipt,
+};
 use std::{sync::Arc, time::Duration};
 
 /// API tokens.
@@ -129,9 +132,9 @@ pub trait OutboxStore: Send + Sync {
 /// Messages, kept until their session is deleted.
 #[async_trait]
 pub trait HistoryStore: Send + Sync {
-    /// Keeps messages, as a whole or not at all. One that is there already (same chat, id and author) keeps
-    /// its sort key, its time and its receipts, and its content is replaced. With a message that is new goes the row
-    /// of its chat: its latest activity, and what is unread.
+    /// Keeps messages, as a whole or not at all. One that is there already (same chat, id and author) becomes what
+    /// [`HistoryRow::delivered_again`] says; a new one takes in what came before it, and with it goes the row of its
+    /// chat: its latest activity, and what is unread.
     async fn insert(&self, fence: &Fence, messages: Vec<HistoryRow>) -> Result<(), StoreError>;
     /// A page, newest first. Looks at no more than 2,000 rows.
     async fn list(&self, session: SessionId, query: &HistoryQuery) -> Result<Page<HistoryRow, u64>, StoreError>;
@@ -139,10 +142,34 @@ pub trait HistoryStore: Send + Sync {
     async fn get(&self, session: SessionId, id: &MessageId) -> Result<Vec<HistoryRow>, StoreError>;
     /// Writes the times of receipts into the messages that they are for; the earliest time of each stage stays.
     /// A message that is in no such chat is sought among all of the session's own messages with that id, since
-    /// the chat may be stored under its other name. The receipts may be of many sessions, each under its own
+    /// the chat may be stored under its other name; one that is not there at all is waited for. A group's receipts are
+    /// kept for each member, too, in rows of their own. The receipts may be of many sessions, each under its own
     /// fence; what is refused of one does not hinder the others, and each has its answer, in the order given.
     async fn receipts(&self, receipts: Vec<(Fence, MessageReceipt)>)
     -> Result<Vec<Result<(), StoreError>>, StoreError>;
+    /// Applies changes to the messages that they are about, as a whole or not at all. One whose message is not there
+    /// waits for it, for [`crate::EARLY_KEPT_SECS`].
+    async fn amend(&self, fence: &Fence, amendments: Vec<Amendment>) -> Result<(), StoreError>;
+    /// The receipts of a group message by its sort key: those of members after `after`, in the order of their
+    /// addresses, at most `limit`.
+    async fn participants(
+        &self,
+        session: SessionId,
+        sort_key: u64,
+        after: Option<&Jid>,
+        limit: usize,
+    ) -> Result<Page<ParticipantReceipt, Jid>, StoreError>;
+    /// The messages with these sort keys, in the order of the keys; those that are not there are left out.
+    async fn at(&self, session: SessionId, sort_keys: Vec<u64>) -> Result<Vec<HistoryRow>, StoreError>;
+    /// The messages after this sort key, oldest first, at most `limit`.
+    async fn oldest_after(
+        &self,
+        session: SessionId,
+        sort_key: u64,
+        limit: usize,
+    ) -> Result<Vec<HistoryRow>, StoreError>;
+    /// Forgets what has waited too long at `now` for its message, of all sessions, at most `limit`; answers how much.
+    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
     /// WhatsApp keeps the file of the message with this sort key under another path now. Nothing happens to a
     /// message without a file.
     async fn relocate(&self, fence: &Fence, sort_key: u64, direct_path: &str) -> Result<(), StoreError>;
@@ -199,6 +226,44 @@ pub trait SyncStore: Send + Sync {
     async fn import(&self, fence: &Fence, import: Import) -> Result<u64, StoreError>;
 }
 
+/// The index of words in messages. What is in it and how it is used is the matter of [`crate::search`]; an engine keeps
+/// its rows.
+///
+/// One thing an engine sees to by itself, in the same batch: whenever [`HistoryStore`] or [`OutboxStore`] writes a
+/// message whose sort key is not above [`IndexState::through`], new or with other words than before, its sort key is
+/// added to the generation [`IndexState::late`] of late messages.
+#[async_trait]
+pub trait WordStore: Send + Sync {
+    /// How far the index is; the default for a session without one.
+    async fn state(&self, session: SessionId) -> Result<IndexState, StoreError>;
+    /// Postings of a word in the order of [`Posting::place`], after `after`, at most `limit`.
+    async fn postings(
+        &self,
+        session: SessionId,
+        word: &str,
+        after: Option<(u64, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Posting>, StoreError>;
+    /// The words in the index that begin with `prefix`, in the order of their bytes, at most `limit`.
+    async fn words(&self, session: SessionId, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError>;
+    /// Postings of all words that begin with `prefix`, in the order of their bytes, at most `limit`.
+    async fn postings_of_prefix(
+        &self,
+        session: SessionId,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<Posting>, StoreError>;
+    /// The sort keys of a generation of late messages, newest first, below `below`, at most `limit`.
+    async fn late(&self, session: SessionId, generation: u32, below: u64, limit: usize)
+    -> Result<Vec<u64>, StoreError>;
+    /// Keeps postings; one of the same word and place is replaced.
+    async fn put(&self, fence: &Fence, postings: Vec<Posting>) -> Result<(), StoreError>;
+    /// The index is this far. What it says of must be durable before.
+    async fn advance(&self, fence: &Fence, state: IndexState) -> Result<(), StoreError>;
+    /// Forgets a generation of late messages.
+    async fn forget_late(&self, fence: &Fence, generation: u32) -> Result<(), StoreError>;
+}
+
 /// All stores of one engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
@@ -220,6 +285,8 @@ pub struct Stores {
     pub chats: Arc<dyn ChatStore>,
     /// History syncs.
     pub syncs: Arc<dyn SyncStore>,
+    /// The index of words in messages.
+    pub words: Arc<dyn WordStore>,
     /// The engine itself.
     pub engine: Arc<dyn Engine>,
 }

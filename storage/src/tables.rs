@@ -16,6 +16,7 @@
 //! | | `22` user, phone, session | nothing |
 //! | | `23` session | [`crate::Owner`] |
 //! | | `30` accepted at, session, idempotency key | nothing |
+//! | | `31` received at, key of an early row of `marks` | nothing |
 //! | `keys` | session, kind, key | key material, opaque |
 //! | `outbox` | session, sequence | [`crate::OutboxRow`] |
 //! | `idempotency` | session, idempotency key | [`crate::SendRecord`] |
@@ -25,6 +26,11 @@
 //! | `peers` | session, `1`, address | [`crate::ContactRow`] |
 //! | | session, `2`, address | [`crate::ChatRow`] |
 //! | | session, `3` | [`crate::HistorySyncRow`] |
+//! | `marks` | session, `1`, message id, sort of thing, chat, who | [`crate::EarlyRow`] |
+//! | | session, `2`, inverted sort key, member | [`rookery_protocol::api::ParticipantReceipt`] |
+//! | | session, `3`, generation, inverted sort key of a late message | nothing |
+//! | `words` | session, `00` | [`crate::search::IndexState`] |
+//! | | session, word, `00`, inverted newest sort key, segment | the sort keys of a [`crate::search::Posting`] |
 //!
 //! Every value begins with one byte that is the version of its format; "nothing" is that byte alone.
 
@@ -50,11 +56,15 @@ pub(crate) enum Table {
     HistoryById,
     /// People, chats, and how far the history sync has come.
     Peers,
+    /// What goes with messages: what came before them, receipts of members of groups, what the index has passed by.
+    Marks,
+    /// Index of words.
+    Words,
 }
 
 impl Table {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Control,
         Self::Keys,
         Self::Outbox,
@@ -63,11 +73,13 @@ impl Table {
         Self::HistoryByChat,
         Self::HistoryById,
         Self::Peers,
+        Self::Marks,
+        Self::Words,
     ];
 
     /// Those whose rows all begin with the id of the session that they belong to, in the order in which a
     /// session's data is removed.
-    pub(crate) const OF_SESSIONS: [Self; 7] = [
+    pub(crate) const OF_SESSIONS: [Self; 9] = [
         Self::Keys,
         Self::Outbox,
         Self::History,
@@ -75,6 +87,8 @@ impl Table {
         Self::HistoryById,
         Self::Idempotency,
         Self::Peers,
+        Self::Marks,
+        Self::Words,
     ];
 
     /// Its name on disk; never changes.
@@ -88,6 +102,8 @@ impl Table {
             Self::HistoryByChat => "history_by_chat",
             Self::HistoryById => "history_by_id",
             Self::Peers => "peers",
+            Self::Marks => "marks",
+            Self::Words => "words",
         }
     }
 }
@@ -235,6 +251,101 @@ pub(crate) fn idempotency_entry(key: &[u8], accepted_at: Timestamp) -> Vec<u8> {
 /// The key of the record that an entry of the index by time is about.
 pub(crate) fn idempotency_of_entry(entry: &[u8]) -> Option<[u8; 48]> {
     tail(entry)
+}
+
+/// The kinds of rows in [`Table::Marks`].
+const EARLY: u8 = 1;
+const RECEIPT: u8 = 2;
+const LATE: u8 = 3;
+
+/// The index of all that waits for its message, oldest first.
+pub(crate) fn early_by_time() -> Vec<u8> {
+    vec![0x31]
+}
+
+/// The end, exclusive, of the entries up to and including a time.
+pub(crate) fn early_through(time: Timestamp) -> Vec<u8> {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(0);
+    Key(early_by_time()).number(micros + 1).0
+}
+
+/// The entry by time of an early row with this key.
+pub(crate) fn early_entry(key: &[u8], received_at: Timestamp) -> Vec<u8> {
+    Key(early_by_time()).time(received_at).raw(key).0
+}
+
+/// The key of the row that an entry by time is about.
+pub(crate) fn early_of_entry(entry: &[u8]) -> Option<&[u8]> {
+    entry.get(9..)
+}
+
+/// All that waits for the message with this id.
+pub(crate) fn early_of(session: SessionId, id: &MessageId) -> Vec<u8> {
+    Key::of(session).byte(EARLY).text(id.as_str()).0
+}
+
+/// Whether a key of [`Table::Marks`] is one of a row that waits for its message.
+pub(crate) fn is_early(key: &[u8]) -> bool {
+    key.get(16) == Some(&EARLY)
+}
+
+/// What waits for a message: the sort of thing, the chat, and whose it is.
+pub(crate) fn early(session: SessionId, id: &MessageId, sort: u8, chat: &Jid, who: &str) -> Vec<u8> {
+    Key(early_of(session, id)).byte(sort).text(chat.as_str()).raw(who.as_bytes()).0
+}
+
+/// The receipts of the members of a group for one message.
+pub(crate) fn receipts_of(session: SessionId, sort_key: u64) -> Vec<u8> {
+    Key::of(session).byte(RECEIPT).number(!sort_key).0
+}
+
+/// The receipts of one member for one message.
+pub(crate) fn receipt_of(session: SessionId, sort_key: u64, member: &Jid) -> Vec<u8> {
+    Key(receipts_of(session, sort_key)).raw(member.as_str().as_bytes()).0
+}
+
+/// How far the index of words is. No word begins with this byte.
+pub(crate) fn index_state(session: SessionId) -> Vec<u8> {
+    Key::of(session).byte(0).0
+}
+
+/// The postings of the words that begin with this.
+pub(crate) fn words_from(session: SessionId, prefix: &str) -> Vec<u8> {
+    Key::of(session).raw(prefix.as_bytes()).0
+}
+
+/// The postings of a word.
+pub(crate) fn postings_of(session: SessionId, word: &str) -> Vec<u8> {
+    Key(words_from(session, word)).byte(0).0
+}
+
+/// The end, exclusive, of the postings of a word.
+pub(crate) fn postings_end(session: SessionId, word: &str) -> Vec<u8> {
+    Key(words_from(session, word)).byte(1).0
+}
+
+/// A posting of a word.
+pub(crate) fn posting(session: SessionId, word: &str, newest: u64, segment: u32) -> Vec<u8> {
+    Key(postings_of(session, word)).number(!newest).raw(&segment.to_be_bytes()).0
+}
+
+/// The word, the newest sort key and the segment of a posting.
+pub(crate) fn posting_of(key: &[u8]) -> Option<(&str, u64, u32)> {
+    let (rest, segment) = key.split_last_chunk::<4>()?;
+    let (rest, newest) = rest.split_last_chunk::<8>()?;
+    let (end, word) = rest.get(16..)?.split_last()?;
+    let word = std::str::from_utf8(word).ok()?;
+    (*end == 0 && !word.is_empty()).then_some((word, !u64::from_be_bytes(*newest), u32::from_be_bytes(*segment)))
+}
+
+/// A generation of late messages.
+pub(crate) fn late_of(session: SessionId, generation: u32) -> Vec<u8> {
+    Key::of(session).byte(LATE).raw(&generation.to_be_bytes()).0
+}
+
+/// A late message.
+pub(crate) fn late(session: SessionId, generation: u32, sort_key: u64) -> Vec<u8> {
+    Key(late_of(session, generation)).number(!sort_key).0
 }
 
 /// All that a table of [`Table::OF_SESSIONS`] has of a session.
@@ -433,6 +544,16 @@ mod tests {
             prop_assert_eq!(&idempotency_entry(&idempotency(id, &key), at), &entry);
             prop_assert!(entry < idempotency_through(at));
             prop_assert!(entry >= idempotency_through(Timestamp::from_micros(micros - 1)) || micros == 0);
+            let (newest, chat) = (micros.unsigned_abs(), Jid::from_phone(&phone).unwrap());
+            let posted = posting(id, &phone, newest, 7);
+            prop_assert_eq!(posting_of(&posted), Some((phone.as_str(), newest, 7)));
+            prop_assert!(posted >= postings_of(id, &phone) && posted < postings_end(id, &phone));
+            prop_assert!(posted.starts_with(&words_from(id, &phone[..2])) && posting_of(&index_state(id)).is_none());
+            prop_assert_eq!(sort_key_of_entry(&late(id, 3, newest)), Some(newest));
+            let waiting = early(id, &phone.parse().unwrap(), 1, &chat, "me");
+            let entry = early_entry(&waiting, at);
+            prop_assert_eq!(early_of_entry(&entry), Some(&waiting[..]));
+            prop_assert!(entry < early_through(at) && entry.starts_with(&early_by_time()));
             let kept = key_material(id, KeyKind::Session, &key);
             prop_assert_eq!(key_within_kind(&kept), Some(&key[..]));
         }

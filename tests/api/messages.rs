@@ -33,7 +33,7 @@ async fn a_text_is_sent_delivered_and_read() {
     assert!(world.arrived(OWNER, &id).await.from_me);
 
     let delivered = world.message_where(&session, &id, |message| message["status"] == "delivered").await;
-    assert!(delivered["receipts"]["sent_at"].is_string() && delivered["receipts"]["delivered_at"].is_string());
+    assert!(delivered["receipts"]["server_at"].is_string() && delivered["receipts"]["delivered_at"].is_string());
     assert!(delivered["receipts"]["read_at"].is_null());
     world.phone(FRIEND).mark_read(&id).unwrap();
     let read = world.message_where(&session, &id, |message| message["status"] == "read").await;
@@ -122,7 +122,7 @@ async fn without_an_acknowledgement_in_time_a_send_is_queued() {
         assert!(started.elapsed() >= Duration::from_millis(wait.unwrap_or(300)));
         let id = queued.text("message_id");
         let stored = world.message_where(&session, &id, |_| true).await;
-        assert!(stored["receipts"]["sent_at"].is_null(), "WhatsApp has not acknowledged it: {stored}");
+        assert!(stored["receipts"]["server_at"].is_null(), "WhatsApp has not acknowledged it: {stored}");
     }
     world.simulator.faults().hold_acks(false);
     let rows = world

@@ -13,12 +13,12 @@ use super::{
 use crate::session::{Content, SendReceipt, SendRequest, digest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
-    ApiError, ErrorBody, ErrorCode, Jid, MessageId, SessionId, Timestamp,
+    ApiError, ErrorBody, ErrorCode, Jid, JidServer, MessageId, SessionId, Timestamp,
     api::{
         Direction, List, Media, Message, MessageMedia, MessageStatus, MessageType, Receipts, SendText, Sent, SentStatus,
     },
 };
-use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome};
+use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome, search};
 use std::{sync::Arc, time::Duration};
 use warp::{
     Filter,
@@ -124,6 +124,7 @@ pub(super) fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
     security(("token" = [])), operation_id = "list_messages",
     params(
         ("session_id" = SessionId, Path, description = "The session."),
+        ("query" = Option<String>, Query, description = "Only with all these words, in text, caption or file name, whatever their case and diacritics; the last one may be the beginning of a word. At most 16 words.", min_length = 1, max_length = 256),
         ("chat" = Option<String>, Query, description = "Only of this chat: phone number, JID, LID or group JID."),
         ("from" = Option<Timestamp>, Query, description = "Only from this time on."),
         ("until" = Option<Timestamp>, Query, description = "Only before this time."),
@@ -141,20 +142,27 @@ pub(super) fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let query = history_query(&request.query()?)?;
-    let page = api.sessions.history(user, id, &query).await.map_err(from_session)?;
+    let asked = request.query()?;
+    let (query, words) = (history_query(&asked)?, asked.get("query", search::Query::parse)?);
+    let page = match words {
+        Some(words) => api.sessions.search(user, id, &words, &query).await,
+        None => api.sessions.history(user, id, &query).await,
+    };
+    let page = page.map_err(from_session)?;
     let next_cursor = page.next.map(|next| encode(CursorKind::Messages, &next));
-    let data: Vec<_> = page.rows.into_iter().map(|row| message(id, row, false)).collect();
+    let data: Vec<_> = page.rows.into_iter().map(|row| message(id, row, None)).collect();
     Ok(json(StatusCode::OK, &List { data, next_cursor }))
 }
 
-/// One message with its receipts.
+/// One message with its receipts; in a group a page of the members' receipts.
 #[utoipa::path(
     get, path = "/api/whatsapp/sessions/{session_id}/messages/{message_id}", tag = "Messages",
     security(("token" = [])), operation_id = "get_message",
     params(
         ("session_id" = SessionId, Path, description = "The session."),
         ("message_id" = MessageId, Path, description = "The message."),
+        ("limit" = Option<u8>, Query, description = "Members of a page, 1 to 200; 50 without it.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before, of the members' receipts."),
     ),
     responses(
         (status = 200, description = "The message.", body = Message),
@@ -165,9 +173,23 @@ pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: 
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
     let message_id = self::message_id(&message_id)?;
+    let asked = request.query()?;
+    let (limit, after) = (asked.limit()?, asked.cursor::<Jid>(CursorKind::Participants)?);
     let rows = api.sessions.message(user, id, &message_id).await.map_err(from_session)?;
     let row = rows.into_iter().next().ok_or_else(no_message)?;
-    Ok(json(StatusCode::OK, &message(id, row, true)))
+    let mut receipts = Receipts {
+        server_at: row.sent_at,
+        delivered_at: row.delivered_at,
+        read_at: row.read_at,
+        played_at: row.played_at,
+        participants: None,
+    };
+    if row.from_me && row.chat.server() == JidServer::Group {
+        let page = api.sessions.participants(id, &row, after.as_ref(), limit).await.map_err(from_session)?;
+        let next_cursor = page.next.map(|next| encode(CursorKind::Participants, &next));
+        receipts.participants = Some(List { data: page.rows, next_cursor });
+    }
+    Ok(json(StatusCode::OK, &message(id, row, Some(receipts))))
 }
 
 /// The message id in a path. What is no id is no message.
@@ -205,21 +227,18 @@ fn history_query(query: &Query) -> Result<HistoryQuery, ApiError> {
         until: query.get("until", time)?,
         direction: query.get("direction", direction)?,
         kind: query.get("type", kind)?,
+        after: None,
         before: query.cursor(CursorKind::Messages)?,
         limit: query.limit()?,
     })
 }
 
 /// A row as the API shows it.
-fn message(session: SessionId, row: HistoryRow, with_receipts: bool) -> Message {
+fn message(session: SessionId, row: HistoryRow, receipts: Option<Receipts>) -> Message {
     let status = status(&row);
     let url = media_url(session, &row);
-    let receipts = with_receipts.then_some(Receipts {
-        sent_at: row.sent_at,
-        delivered_at: row.delivered_at,
-        read_at: row.read_at,
-        played_at: row.played_at,
-    });
+    let shown = row.reactions.into_iter().filter(|reaction| !reaction.emoji.is_empty());
+    let reactions = shown.collect();
     Message {
         message_id: row.message_id,
         chat: row.chat,
@@ -237,7 +256,7 @@ fn message(session: SessionId, row: HistoryRow, with_receipts: bool) -> Message 
         error: row.failure,
         edited_at: row.edited_at,
         revoked_at: row.revoked_at,
-        reactions: row.reactions,
+        reactions,
         receipts,
     }
 }

@@ -77,6 +77,8 @@ pub(super) enum CursorKind {
     Contacts,
     /// Chats, by the last one's activity and address.
     Chats,
+    /// Receipts of a group's members, by the last address.
+    Participants,
 }
 
 impl CursorKind {
@@ -86,6 +88,7 @@ impl CursorKind {
             Self::Messages => "m1",
             Self::Contacts => "c1",
             Self::Chats => "h1",
+            Self::Participants => "p1",
         }
     }
 }

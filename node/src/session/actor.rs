@@ -14,7 +14,7 @@ use crate::metrics;
 use async_trait::async_trait;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rookery_protocol::{Epoch, Timestamp, api::SessionStatus};
-use rookery_storage::{HistoryRow, MessageReceipt, SessionRow};
+use rookery_storage::{MessageReceipt, SessionRow};
 use std::sync::Arc;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -319,10 +319,10 @@ impl Observer for Tap {
         self.intake.receipt(receipt);
     }
 
-    fn stray(&self, messages: Vec<HistoryRow>) {
+    fn stray(&self, inbound: Inbound) {
         let intake = Arc::clone(&self.intake);
         tokio::spawn(async move {
-            if let Err(error) = intake.store(messages).await {
+            if let Err(error) = intake.take(inbound).await {
                 tracing::warn!(%error, "messages without an acknowledgement could not be stored");
             }
         });

@@ -8,6 +8,7 @@ mod actor;
 mod admission;
 mod arrivals;
 mod history;
+mod indexer;
 mod keeper;
 mod media;
 mod notes;

@@ -54,7 +54,7 @@ impl Intake {
 
     /// Makes what came durable: messages, who wrote them, and which history was announced.
     pub(crate) async fn take(&self, inbound: Inbound) -> Result<(), StoreError> {
-        let Inbound { messages, mut authors, announced, patient } = inbound;
+        let Inbound { messages, amendments, mut authors, announced, patient } = inbound;
         authors.retain(|facts| !self.is_known(facts));
         let messages = async { if messages.is_empty() { Ok(()) } else { self.store(messages).await } };
         let people = async {
@@ -67,6 +67,9 @@ impl Intake {
         };
         let (messages, people) = tokio::join!(messages, people);
         messages.and(people)?;
+        if !amendments.is_empty() {
+            self.stores.history.amend(&self.fence, amendments).await?;
+        }
         if !announced.is_empty() {
             self.history.announced(announced, patient).await?;
         }
@@ -97,7 +100,7 @@ impl Intake {
     }
 
     /// Writes messages into the history. Writing them again changes nothing.
-    pub(crate) async fn store(&self, mut rows: Vec<HistoryRow>) -> Result<(), StoreError> {
+    async fn store(&self, mut rows: Vec<HistoryRow>) -> Result<(), StoreError> {
         for row in &mut rows {
             row.sort_key = self.keys.next(row.timestamp);
         }

@@ -8,6 +8,7 @@ use super::{
     actor::{Arguments, Message},
     arrivals::Arrivals,
     history::{Decoders, HistoryIntake},
+    indexer::Indexer,
     keeper::Keeper,
     notes::NoteQueue,
     receive::{Intake, ReceiptQueue},
@@ -83,6 +84,7 @@ pub(crate) struct Sessions {
     receipts: ReceiptQueue,
     notes: NoteQueue,
     decoders: Decoders,
+    pub(super) indexer: Indexer,
     closing: CancellationToken,
 }
 
@@ -96,6 +98,7 @@ impl Sessions {
             receipts: ReceiptQueue::start(env.stores.clone()),
             notes: NoteQueue::start(env.stores.clone()),
             decoders: Decoders::new(),
+            indexer: Indexer::start(env.stores.clone()),
             env,
             running: RwLock::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
@@ -172,7 +175,7 @@ impl Sessions {
         let seen = env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
         let fence = self.claim(id, &seen).await?;
         let last = env.stores.history.last_sort_key(id).await?;
-        let keys = Arc::new(SortKeys::after(last));
+        let keys = Arc::new(SortKeys::after(last, Some(self.indexer.reminder(&fence))));
         let synced = env.stores.syncs.state(id).await?;
         let closed = CancellationToken::new();
         let keeper_ended = CancellationToken::new();

@@ -8,9 +8,9 @@ use super::{
 };
 use rookery_protocol::{
     DeviceId, Jid, MessageId, SessionId, Timestamp, UserId,
-    api::{Session, SessionStatus},
+    api::{ParticipantReceipt, Session, SessionStatus},
 };
-use rookery_storage::{HistoryQuery, HistoryRow, Page, SessionRow, StoreError};
+use rookery_storage::{HistoryQuery, HistoryRow, Page, SessionRow, StoreError, search};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -244,6 +244,31 @@ impl Sessions {
     ) -> Result<Page<HistoryRow, u64>, SessionError> {
         self.of_user(user, id).await?;
         Ok(self.env.stores.history.list(id, query).await?)
+    }
+
+    /// A page of what a search finds in a session's history, newest first.
+    pub(crate) async fn search(
+        &self,
+        user: UserId,
+        id: SessionId,
+        words: &search::Query,
+        query: &HistoryQuery,
+    ) -> Result<Page<HistoryRow, u64>, SessionError> {
+        let handle = self.of_user(user, id).await?;
+        // Some messages may wait for the index since before the node was started.
+        self.indexer.reminder(&handle.fence).remind();
+        Ok(search::search(&self.env.stores, id, words, query).await?)
+    }
+
+    /// A page of the receipts of a group's members for a message.
+    pub(crate) async fn participants(
+        &self,
+        session: SessionId,
+        row: &HistoryRow,
+        after: Option<&Jid>,
+        limit: usize,
+    ) -> Result<Page<ParticipantReceipt, Jid>, SessionError> {
+        Ok(self.env.stores.history.participants(session, row.sort_key, after, limit).await?)
     }
 
     /// The messages of a session with this id, newest first.

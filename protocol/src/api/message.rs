@@ -1,5 +1,6 @@
 //! Bodies of `/api/whatsapp/messages` and of a session's history.
 
+use super::List;
 use crate::{Jid, MessageId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -197,11 +198,11 @@ pub enum MessageStatus {
     Pending,
     /// Acknowledged by WhatsApp; for an inbound message, received.
     Sent,
-    /// Arrived on a device of the recipient.
+    /// Arrived on a device of the recipient; in a group, of at least one member.
     Delivered,
-    /// Seen by the recipient.
+    /// Seen by the recipient; in a group, by at least one member.
     Read,
-    /// Listened to or watched by the recipient.
+    /// Listened to or watched by the recipient; in a group, by at least one member.
     Played,
     /// Given up; it will not be sent.
     Failed,
@@ -255,16 +256,32 @@ pub struct Reaction {
     pub timestamp: Timestamp,
 }
 
-/// When a message of ours reached which stage.
+/// When a message of ours reached which stage. In a group these are the times of the first member that did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipts {
     /// WhatsApp acknowledged it.
-    pub sent_at: Option<Timestamp>,
+    pub server_at: Option<Timestamp>,
     /// The first device of the recipient has it.
     pub delivered_at: Option<Timestamp>,
     /// The recipient saw it.
     pub read_at: Option<Timestamp>,
     /// The recipient played it.
+    pub played_at: Option<Timestamp>,
+    /// Each member's receipts in a group, in the order of their addresses; a page of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participants: Option<List<ParticipantReceipt>>,
+}
+
+/// When a group's message reached one of the members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantReceipt {
+    /// The member.
+    pub participant: Jid,
+    /// The member's first device has it.
+    pub delivered_at: Option<Timestamp>,
+    /// The member saw it.
+    pub read_at: Option<Timestamp>,
+    /// The member played it.
     pub played_at: Option<Timestamp>,
 }
 

@@ -12,7 +12,7 @@ pub use chat::{Chat, ChatMessage};
 pub use contact::{Contact, ProfilePicture};
 pub use list::List;
 pub use message::{
-    Direction, Media, MediaKind, MediaShape, Message, MessageMedia, MessageStatus, MessageType, Reaction, Receipts,
+    Direction, Media, MediaKind, MediaShape, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt, Reaction, Receipts,
     SendMedia, SendText, Sent, SentStatus, UploadMedia,
 };
 pub use service::{Health, NodeReachability, Probe, StorageReachability};

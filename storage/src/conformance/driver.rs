@@ -94,9 +94,9 @@ impl<'a> Pair<'a> {
                     from: from.map(sample::at),
                     until: until.map(sample::at),
                     direction: own.map(|own| if own { Direction::Outbound } else { Direction::Inbound }),
-                    kind: None,
                     before,
                     limit,
+                    ..HistoryQuery::default()
                 };
                 self.list(session, &query).await
             }

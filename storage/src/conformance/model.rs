@@ -17,6 +17,7 @@ pub(super) fn asked_for(query: &HistoryQuery, row: &HistoryRow) -> bool {
         && query.direction.is_none_or(|wanted| wanted == direction)
         && query.kind.is_none_or(|kind| kind == row.kind)
         && query.before.is_none_or(|before| row.sort_key < before)
+        && query.after.is_none_or(|after| row.sort_key > after)
 }
 
 /// One session of the model.
@@ -50,16 +51,7 @@ impl Session {
             (&other.message_id, &other.chat, author(other)) == (&row.message_id, &row.chat, author(&row))
         };
         if let Some(before) = self.history.values().find(same) {
-            row.sort_key = before.sort_key;
-            row.timestamp = before.timestamp;
-            for (new, old) in [
-                (&mut row.sent_at, before.sent_at),
-                (&mut row.delivered_at, before.delivered_at),
-                (&mut row.read_at, before.read_at),
-                (&mut row.played_at, before.played_at),
-            ] {
-                *new = [*new, old].into_iter().flatten().min();
-            }
+            row = before.delivered_again(row);
         } else {
             while self.history.contains_key(&row.sort_key) {
                 row.sort_key += 1;

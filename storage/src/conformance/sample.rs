@@ -115,7 +115,7 @@ pub(super) async fn receipt(
     kind: ReceiptKind,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let receipt = MessageReceipt { chat: chat.clone(), ids: ids.to_vec(), kind, at };
+    let receipt = MessageReceipt { chat: chat.clone(), participant: None, ids: ids.to_vec(), kind, at };
     let mut answers = stores.history.receipts(vec![(fence.clone(), receipt)]).await?;
     answers.pop().unwrap_or(Err(StoreError::Refused("a receipt has no answer")))
 }

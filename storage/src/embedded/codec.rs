@@ -5,8 +5,10 @@
 //! so that no format changes by accident.
 
 use crate::{
-    ChatRow, ContactRow, HistoryRow, HistorySyncRow, OutboxRow, Owner, SendRecord, SessionRow, StoreError, TokenRow,
+    ChatRow, ContactRow, EarlyRow, HistoryRow, HistorySyncRow, OutboxRow, Owner, SendRecord, SessionRow, StoreError,
+    TokenRow, search::IndexState,
 };
+use rookery_protocol::api::ParticipantReceipt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The first version of every format, and the version of values that are opaque or empty.
@@ -46,6 +48,9 @@ rows! {
     ContactRow => "contact", VERSION;
     ChatRow => "chat", VERSION;
     HistorySyncRow => "history sync", VERSION;
+    EarlyRow => "early row", VERSION;
+    ParticipantReceipt => "receipt", VERSION;
+    IndexState => "state of the index", VERSION;
 }
 
 /// The format of the whole database, as a row of its own: it proves that the journal was read.

@@ -123,7 +123,7 @@ impl View<'_> {
         table: Table,
         from: Bound<&[u8]>,
         until: Bound<&[u8]>,
-    ) -> impl Iterator<Item = Result<Pair, StoreError>> + use<> {
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> + use<> {
         let rows = (!holds_nothing(from, until))
             .then(|| self.snapshot.range::<&[u8], _>(self.database.table(table), (from, until)));
         rows.into_iter().flatten().map(|row| row.into_inner().map_err(engine_error))

@@ -7,14 +7,17 @@ use super::{
     Embedded, chats,
     codec::{Place, decode},
     database::{Database, View},
+    early,
     transaction::Transaction,
+    words::note_late,
 };
 use crate::{
-    Fence, HistoryQuery, HistoryRow, HistoryStore, MessageReceipt, Page, ReceiptKind, StoreError,
+    Amendment, Change, Fence, HistoryQuery, HistoryRow, HistoryStore, MessageReceipt, Page, StoreError,
+    amend::note,
     tables::{self, Table},
 };
 use async_trait::async_trait;
-use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, api::Direction};
+use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, api::ParticipantReceipt};
 use std::ops::Bound;
 
 /// Most rows that a page looks at.
@@ -31,7 +34,7 @@ impl HistoryStore for Embedded {
             .write("history_insert", move |transaction| {
                 transaction.check(&fence)?;
                 for message in messages {
-                    upsert(transaction, fence.session(), message)?;
+                    upsert(transaction, fence.session(), message, false)?;
                 }
                 Ok(())
             })
@@ -68,6 +71,69 @@ impl HistoryStore for Embedded {
             .await
     }
 
+    async fn amend(&self, fence: &Fence, amendments: Vec<Amendment>) -> Result<(), StoreError> {
+        let fence = fence.clone();
+        self.0
+            .write("history_amend", move |transaction| {
+                transaction.check(&fence)?;
+                amendments.into_iter().try_for_each(|amendment| amend(transaction, fence.session(), amendment))
+            })
+            .await
+    }
+
+    async fn participants(
+        &self,
+        session: SessionId,
+        sort_key: u64,
+        after: Option<&Jid>,
+        limit: usize,
+    ) -> Result<Page<ParticipantReceipt, Jid>, StoreError> {
+        let after = after.map(|member| tables::receipt_of(session, sort_key, member));
+        self.0
+            .read("history_participants", move |database| {
+                let mut page: Page<ParticipantReceipt, Jid> = Page { rows: Vec::new(), next: None };
+                let all = tables::receipts_of(session, sort_key);
+                for entry in database.view().prefix(Table::Marks, &all, after.as_deref()) {
+                    if page.rows.len() == limit.max(1) {
+                        page.next = page.rows.last().map(|row| row.participant.clone());
+                        break;
+                    }
+                    page.rows.push(decode(&entry?.1)?);
+                }
+                Ok(page)
+            })
+            .await
+    }
+
+    async fn at(&self, session: SessionId, sort_keys: Vec<u64>) -> Result<Vec<HistoryRow>, StoreError> {
+        self.0
+            .read("history_at", move |database| {
+                let view = database.view();
+                let rows = sort_keys.into_iter().map(|key| view.row(Table::History, &tables::history(session, key)));
+                rows.filter_map(Result::transpose).collect()
+            })
+            .await
+    }
+
+    async fn oldest_after(
+        &self,
+        session: SessionId,
+        sort_key: u64,
+        limit: usize,
+    ) -> Result<Vec<HistoryRow>, StoreError> {
+        self.0
+            .read("history_oldest_after", move |database| {
+                let (from, until) = (tables::of_session(session), tables::history(session, sort_key));
+                let rows = database.view().range(Table::History, Bound::Included(&from), Bound::Excluded(&until));
+                rows.rev().take(limit).map(|row| decode(&row?.1)).collect()
+            })
+            .await
+    }
+
+    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.0.write("history_sweep", move |transaction| early::sweep(transaction, now, limit)).await
+    }
+
     async fn relocate(&self, fence: &Fence, sort_key: u64, direct_path: &str) -> Result<(), StoreError> {
         let (fence, direct_path) = (fence.clone(), direct_path.to_owned());
         self.0
@@ -83,23 +149,28 @@ impl HistoryStore for Embedded {
     }
 }
 
-/// Writes a message and what it changes of its chat, or replaces the content of the same one; answers its sort key.
+/// Writes a message and what it changes of its chat, or takes in the same one again; answers its sort key. What came
+/// before a new one is taken in, but for `fresh` ones: nobody can have seen those.
 pub(super) fn upsert(
     transaction: &mut Transaction<'_>,
     session: SessionId,
     mut message: HistoryRow,
+    fresh: bool,
 ) -> Result<u64, StoreError> {
     let entry = tables::history_by_id(session, &message);
     if let Some(Place(sort_key)) = transaction.row(Table::HistoryById, &entry)? {
         message.sort_key = sort_key;
         let key = tables::history(session, sort_key);
         if let Some(before) = transaction.row::<HistoryRow>(Table::History, &key)? {
-            keep_times(&mut message, &before);
+            message = before.delivered_again(message);
+            if !same_words(&before, &message) {
+                note_late(transaction, session, sort_key)?;
+            }
         }
         transaction.put_row(Table::History, key, &message)?;
         return Ok(sort_key);
     }
-    add(transaction, session, entry, &mut message)?;
+    add(transaction, session, entry, &mut message, fresh)?;
     chats::receive(transaction, session, &message)?;
     Ok(message.sort_key)
 }
@@ -110,15 +181,49 @@ pub(super) fn add(
     session: SessionId,
     entry: Vec<u8>,
     message: &mut HistoryRow,
+    fresh: bool,
 ) -> Result<(), StoreError> {
     let mut key = tables::history(session, message.sort_key);
     while transaction.get(Table::History, &key)?.is_some() {
         message.sort_key += 1;
         key = tables::history(session, message.sort_key);
     }
+    if !fresh {
+        early::take(transaction, session, message)?;
+    }
     transaction.put_row(Table::HistoryById, entry, &Place(message.sort_key))?;
     transaction.put_entry(Table::HistoryByChat, tables::history_in_chat(session, &message.chat, message.sort_key))?;
-    transaction.put_row(Table::History, key, message)
+    transaction.put_row(Table::History, key, message)?;
+    note_late(transaction, session, message.sort_key)
+}
+
+/// Whether a search sees no difference.
+fn same_words(a: &HistoryRow, b: &HistoryRow) -> bool {
+    let name = |row: &HistoryRow| row.media.as_ref().and_then(|media| media.file_name.clone());
+    (&a.text, &a.caption, a.kind, name(a)) == (&b.text, &b.caption, b.kind, name(b))
+}
+
+/// Applies a change to the messages that it is about; it waits when there is none.
+fn amend(transaction: &mut Transaction<'_>, session: SessionId, mut amendment: Amendment) -> Result<(), StoreError> {
+    early::resolve_names(transaction, session, [&mut amendment.chat, &mut amendment.by])?;
+    let mut found = false;
+    let entries = tables::history_of_id(session, &amendment.message_id);
+    for (_, place) in transaction.prefix(Table::HistoryById, &entries, None, SAME_ID_LIMIT)? {
+        let Place(sort_key) = decode(&place)?;
+        let key = tables::history(session, sort_key);
+        let Some(mut row) = transaction.row::<HistoryRow>(Table::History, &key)? else { continue };
+        if !early::concerns(transaction, session, &amendment, &row)? {
+            continue;
+        }
+        found = true;
+        if amendment.apply(&mut row) {
+            transaction.put_row(Table::History, key, &row)?;
+            if matches!(amendment.change, Change::Edit { .. }) {
+                note_late(transaction, session, sort_key)?;
+            }
+        }
+    }
+    if found { Ok(()) } else { early::keep_amendment(transaction, session, amendment) }
 }
 
 /// Writes where WhatsApp keeps the file of a message.
@@ -135,38 +240,38 @@ pub(super) fn relocate(
     transaction.put_row(Table::History, key, &message)
 }
 
-/// The time of a message and its place have to agree, and the earliest time of each stage stays.
-fn keep_times(message: &mut HistoryRow, before: &HistoryRow) {
-    message.timestamp = before.timestamp;
-    message.sent_at = earliest(before.sent_at, message.sent_at);
-    message.delivered_at = earliest(before.delivered_at, message.delivered_at);
-    message.read_at = earliest(before.read_at, message.read_at);
-    message.played_at = earliest(before.played_at, message.played_at);
-}
-
-fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
 fn write_receipt(transaction: &mut Transaction<'_>, fence: &Fence, receipt: &MessageReceipt) -> Result<(), StoreError> {
     transaction.check(fence)?;
     let session = fence.session();
     for id in &receipt.ids {
-        for mut row in own_messages(transaction, session, &receipt.chat, id)? {
-            let time = match receipt.kind {
-                ReceiptKind::Delivered => &mut row.delivered_at,
-                ReceiptKind::Read => &mut row.read_at,
-                ReceiptKind::Played => &mut row.played_at,
-            };
-            let first = earliest(*time, Some(receipt.at));
-            if *time != first {
-                *time = first;
+        let rows = own_messages(transaction, session, &receipt.chat, id)?;
+        if rows.is_empty() {
+            early::keep_receipt(transaction, session, id, receipt)?;
+        }
+        for mut row in rows {
+            note_member(transaction, session, row.sort_key, receipt)?;
+            if row.reach(receipt.kind, receipt.at) {
                 transaction.put_row(Table::History, tables::history(session, row.sort_key), &row)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Writes the receipt of a member of a group into the member's row for the message.
+pub(super) fn note_member(
+    transaction: &mut Transaction<'_>,
+    session: SessionId,
+    sort_key: u64,
+    receipt: &MessageReceipt,
+) -> Result<(), StoreError> {
+    let Some(member) = &receipt.participant else { return Ok(()) };
+    let key = tables::receipt_of(session, sort_key, member);
+    let unknown =
+        ParticipantReceipt { participant: member.clone(), delivered_at: None, read_at: None, played_at: None };
+    let mut row = transaction.row(Table::Marks, &key)?.unwrap_or(unknown);
+    if note(receipt.kind.of(&mut row.delivered_at, &mut row.read_at, &mut row.played_at), receipt.at) {
+        transaction.put_row(Table::Marks, key, &row)?;
     }
     Ok(())
 }
@@ -208,7 +313,7 @@ fn sort_key(key: &[u8]) -> Result<u64, StoreError> {
 
 fn page(view: &View<'_>, session: SessionId, query: &HistoryQuery) -> Result<Page<HistoryRow, u64>, StoreError> {
     let mut page = Page { rows: Vec::new(), next: None };
-    let Some((oldest, newest)) = span(query) else { return Ok(page) };
+    let Some((oldest, newest)) = query.span() else { return Ok(page) };
     let key = |sort_key| match &query.chat {
         Some(chat) => tables::history_in_chat(session, chat, sort_key),
         None => tables::history(session, sort_key),
@@ -227,33 +332,8 @@ fn page(view: &View<'_>, session: SessionId, query: &HistoryQuery) -> Result<Pag
             Table::History => Some(decode(&stored)?),
             _ => view.row(Table::History, &tables::history(session, sort_key))?,
         };
-        page.rows.extend(row.filter(|row| matches(query, row)));
+        page.rows.extend(row.filter(|row| query.matches(row)));
         last = Some(sort_key);
     }
     Ok(page)
-}
-
-/// The oldest and the newest sort key that a query asks for; none when it asks for nothing.
-fn span(query: &HistoryQuery) -> Option<(u64, u64)> {
-    let first_of = |secs: i64| u64::try_from(secs).unwrap_or(0) << 20;
-    let oldest = query.from.map_or(0, |from| first_of(from.as_secs()));
-    let end = query.until.map_or(u64::MAX, |until| {
-        // Within its second a message has no order by time that its sort key knows of.
-        let fraction = i64::from(until.as_micros() % 1_000_000 > 0);
-        first_of(until.as_secs() + fraction)
-    });
-    let newest = match query.before {
-        Some(before) => before.min(end).checked_sub(1)?,
-        None if query.until.is_some() => end.checked_sub(1)?,
-        None => u64::MAX,
-    };
-    (oldest <= newest).then_some((oldest, newest))
-}
-
-fn matches(query: &HistoryQuery, row: &HistoryRow) -> bool {
-    let direction = if row.from_me { Direction::Outbound } else { Direction::Inbound };
-    query.from.is_none_or(|from| row.timestamp >= from)
-        && query.until.is_none_or(|until| row.timestamp < until)
-        && query.direction.is_none_or(|wanted| wanted == direction)
-        && query.kind.is_none_or(|kind| kind == row.kind)
 }

@@ -13,6 +13,7 @@ mod codec;
 mod contacts;
 mod database;
 mod directory;
+mod early;
 mod engine;
 mod handle;
 mod history;
@@ -25,6 +26,7 @@ mod sessions;
 mod sync;
 mod tokens;
 mod transaction;
+mod words;
 mod writer;
 
 pub use options::{OpenError, Options};
@@ -54,6 +56,7 @@ pub async fn open(options: Options) -> Result<Stores, OpenError> {
         contacts: store.clone(),
         chats: store.clone(),
         syncs: store.clone(),
+        words: store.clone(),
         engine: store,
     })
 }

@@ -29,7 +29,7 @@ impl OutboxStore for Embedded {
                 let session = fence.session();
                 let Accepted { mut outbox, history, idempotency } = accepted;
                 // A message that is there already keeps its place, and all must name the same place.
-                let place = upsert(transaction, session, HistoryRow { sent_at: None, ..history })?;
+                let place = upsert(transaction, session, HistoryRow { sent_at: None, ..history }, true)?;
                 if let Some((key, record)) = idempotency {
                     let row = tables::idempotency(session, &key);
                     if let Some(old) = transaction.row::<SendRecord>(Table::Idempotency, &row)? {

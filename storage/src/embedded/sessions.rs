@@ -5,7 +5,7 @@
 
 use super::{Embedded, codec, database::View, transaction::Transaction};
 use crate::{
-    Fence, Owner, Page, SendRecord, SessionRow, SessionStore, StoreError,
+    EarlyRow, Fence, Owner, Page, SendRecord, SessionRow, SessionStore, StoreError,
     tables::{self, Table},
 };
 use async_trait::async_trait;
@@ -146,6 +146,10 @@ impl Removal {
                 let record: SendRecord = codec::decode(&stored)?;
                 let entry = tables::idempotency_entry(&key, record.accepted_at);
                 transaction.delete(Table::Control, entry);
+            }
+            if table == Table::Marks && tables::is_early(&key) {
+                let waiting: EarlyRow = codec::decode(&stored)?;
+                transaction.delete(Table::Control, tables::early_entry(&key, waiting.received_at));
             }
             transaction.delete(table, key.to_vec());
         }

@@ -86,7 +86,7 @@ fn take(transaction: &mut Transaction<'_>, session: SessionId, import: Import) -
                 continue;
             }
         }
-        add(transaction, session, entry, &mut message)?;
+        add(transaction, session, entry, &mut message, false)?;
         chats.remember(transaction, session, &message)?;
         new += 1;
     }

@@ -124,7 +124,8 @@ async fn write(stores: Stores, writer: u64) -> Result<()> {
 
 async fn receipt(stores: &Stores, fence: &Fence, number: u64) -> Result<()> {
     let id = accepted(number).history.message_id;
-    let receipt = MessageReceipt { chat: chat(), ids: vec![id], kind: ReceiptKind::Read, at: at(number) };
+    let receipt =
+        MessageReceipt { chat: chat(), participant: None, ids: vec![id], kind: ReceiptKind::Read, at: at(number) };
     for answer in stores.history.receipts(vec![(fence.clone(), receipt)]).await? {
         answer?;
     }

@@ -1,5 +1,6 @@
 //! From WhatsApp's messages to rows of the history, and from a text to a message.
 
+use super::amend;
 use bytes::Bytes;
 use rookery_protocol::{
     Jid, MessageId, Timestamp,
@@ -48,7 +49,7 @@ pub(super) fn row(message: &wa::Message, info: &MessageInfo) -> Option<HistoryRo
 
 /// The row that holds the place of a message that could not be decrypted.
 pub(super) fn undecryptable(info: &MessageInfo) -> Option<HistoryRow> {
-    if matches!(info.category, MessageCategory::Peer) {
+    if matches!(info.category, MessageCategory::Peer) || amend::is_amendment(info) {
         return None;
     }
     empty_row(info, MessageType::Undecryptable)
@@ -67,7 +68,7 @@ fn empty_row(info: &MessageInfo, kind: MessageType) -> Option<HistoryRow> {
 }
 
 /// The chat by phone number where both of its names are known, so that one chat has one name.
-fn chat(source: &MessageSource) -> Option<Jid> {
+pub(super) fn chat(source: &MessageSource) -> Option<Jid> {
     let other = if source.is_from_me { &source.recipient_alt } else { &source.sender_alt };
     match other {
         Some(alt) if !source.is_group && source.chat.is_lid() && alt.is_pn() => jid(alt),
@@ -75,7 +76,8 @@ fn chat(source: &MessageSource) -> Option<Jid> {
     }
 }
 
-fn sender(source: &MessageSource) -> Option<Jid> {
+/// Who wrote a message, by phone number where that is known.
+pub(super) fn sender(source: &MessageSource) -> Option<Jid> {
     match &source.sender_alt {
         Some(alt) if source.sender.is_lid() && alt.is_pn() => jid(alt),
         _ => jid(&source.sender),
@@ -104,12 +106,17 @@ fn kind(base: &wa::Message) -> Option<MessageType> {
         || base.poll_creation_message_v3.is_set()
     {
         MessageType::Poll
-    } else if base.protocol_message.is_set() || base.sender_key_distribution_message.is_set() {
+    } else if amends(base) || base.protocol_message.is_set() || base.sender_key_distribution_message.is_set() {
         return None;
     } else {
         MessageType::Other
     };
     Some(kind)
+}
+
+/// What changes another message is none of its own, even when it could not be opened.
+fn amends(base: &wa::Message) -> bool {
+    base.reaction_message.is_set() || base.enc_reaction_message.is_set() || base.secret_encrypted_message.is_set()
 }
 
 /// The file of a message: as it is shown, and as it can be had.

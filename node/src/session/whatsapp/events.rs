@@ -1,7 +1,7 @@
 //! From the library's events to ours.
 
 use super::{
-    Ack, Inbound, Observer, SendFailure, content,
+    Ack, Inbound, Observer, SendFailure, amend, content,
     history::Chunk,
     peers::{self, Note},
 };
@@ -97,14 +97,14 @@ impl Adapter {
     fn on_event(&self, event: &Event) {
         match event {
             Event::Messages(batch) if !batch.hook_committed => {
-                let rows: Vec<_> = batch.iter().filter_map(|m| content::row(&m.message, &m.info)).collect();
-                if !rows.is_empty() {
-                    self.observer.stray(rows);
+                let inbound = inbound(batch.iter());
+                if !inbound.is_empty() {
+                    self.observer.stray(inbound);
                 }
             }
             Event::UndecryptableMessage(lost) => {
                 if let Some(row) = content::undecryptable(&lost.info) {
-                    self.observer.stray(vec![row]);
+                    self.observer.stray(Inbound { messages: vec![row], ..Inbound::default() });
                 }
             }
             Event::Receipt(receipt) => self.on_receipt(receipt),
@@ -146,9 +146,10 @@ impl Adapter {
             return;
         }
         let Some(chat) = content::jid(&receipt.source.chat) else { return };
+        let participant = if receipt.source.is_group { content::sender(&receipt.source) } else { None };
         let ids: Vec<_> = receipt.message_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let at = Timestamp::from_micros(receipt.timestamp.timestamp_micros());
-        self.observer.receipt(MessageReceipt { chat, ids, kind, at });
+        self.observer.receipt(MessageReceipt { chat, participant, ids, kind, at });
     }
 }
 
@@ -157,6 +158,18 @@ fn announcement(message: &InboundMessage) -> Option<MessageId> {
     let kind = message.message.protocol_message.as_option()?.r#type?;
     let announces = kind == wa::message::protocol_message::Type::HISTORY_SYNC_NOTIFICATION;
     if announces && message.info.source.is_from_me { message.info.id.parse().ok() } else { None }
+}
+
+/// What a batch brings for the history.
+fn inbound<'a>(batch: impl IntoIterator<Item = &'a InboundMessage>) -> Inbound {
+    let mut inbound = Inbound::default();
+    for InboundMessage { message, info, .. } in batch {
+        match amend::amendment(message, info) {
+            Some(amendment) => inbound.amendments.push(amendment),
+            None => inbound.messages.extend(content::row(message, info)),
+        }
+    }
+    inbound
 }
 
 fn client_event(event: &Event) -> Option<ClientEvent> {
@@ -228,14 +241,14 @@ pub(super) struct Hook(Arc<Adapter>);
 #[async_trait]
 impl InboundDurabilityHook for Hook {
     async fn on_messages(&self, _client: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
-        let rows: Vec<_> = batch.iter().filter_map(|m| content::row(&m.message, &m.info)).collect();
         let announced: Vec<_> = batch.iter().filter_map(announcement).collect();
-        let authors = peers::authors(batch);
-        if rows.is_empty() && announced.is_empty() {
+        let inbound = inbound(batch);
+        if inbound.is_empty() && announced.is_empty() {
             return Ok(());
         }
         // What comes after a connection was lost is taken in one after the other: all would wait.
         let patient = batch.iter().all(|message| !message.info.is_offline);
-        self.0.observer.take(Inbound { messages: rows, authors, announced, patient }).await
+        let inbound = Inbound { authors: peers::authors(batch), announced, patient, ..inbound };
+        self.0.observer.take(inbound).await
     }
 }

@@ -3,6 +3,7 @@
 //! A [`Connector`] (one a process) prepares a [`Client`] (one a session); what the client sees goes to an
 //! [`Observer`]. It knows nothing of actors, HTTP or the session's life.
 
+mod amend;
 mod content;
 mod events;
 mod history;
@@ -22,7 +23,7 @@ use self::{events::Adapter, transport::GatedTransport};
 use super::{admission::Admission, state::ClientEvent};
 use async_trait::async_trait;
 use rookery_protocol::{Epoch, Jid, JidServer, MessageId, NodeId};
-use rookery_storage::{ContactFacts, DeviceBackend, HistoryRow, MessageReceipt};
+use rookery_storage::{Amendment, ContactFacts, DeviceBackend, HistoryRow, MessageReceipt};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -74,7 +75,7 @@ pub(crate) trait Observer: Send + Sync + 'static {
     /// A receipt for messages of ours came.
     fn receipt(&self, receipt: MessageReceipt);
     /// Messages came that wait for no acknowledgement of ours.
-    fn stray(&self, messages: Vec<HistoryRow>);
+    fn stray(&self, inbound: Inbound);
     /// Something was learned about a person or a chat.
     fn note(&self, note: Note);
     /// A chunk of history is here.
@@ -88,12 +89,21 @@ pub(crate) trait Observer: Send + Sync + 'static {
 pub(crate) struct Inbound {
     /// Messages.
     pub messages: Vec<HistoryRow>,
+    /// What changes messages, these or others.
+    pub amendments: Vec<Amendment>,
     /// Who wrote them.
     pub authors: Vec<ContactFacts>,
     /// Announcements of history: the chunks themselves come by [`Observer::history`], sooner or later.
     pub announced: Vec<MessageId>,
     /// Nobody else waits for the acknowledgement.
     pub patient: bool,
+}
+
+impl Inbound {
+    /// Whether there is nothing for the history.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.amendments.is_empty()
+    }
 }
 
 /// Why a message could not be handed to WhatsApp.
