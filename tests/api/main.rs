@@ -3,6 +3,7 @@
 //! Tests see what a user sees: HTTP, phones, signals, exit codes and files. Every test has a simulator, a gateway
 //! and a data directory of its own, so they run side by side. `ROOKERY_SEED` repeats what is random in them.
 
+mod amendments;
 mod bad_input;
 mod bucket;
 mod chats;
@@ -34,6 +35,8 @@ mod oracle;
 mod ordering;
 mod pace;
 mod pairing;
+mod receipts;
+mod search;
 mod secrets;
 mod service;
 mod sessions;

@@ -31,11 +31,19 @@ impl Indexer {
     /// Starts the task.
     pub(super) fn start(stores: Stores) -> Self {
         let (put, mut take) = mpsc::channel::<Fence>(QUEUE);
+        let again = put.downgrade();
         tokio::spawn(async move {
             while let Some(fence) = take.recv().await {
-                match catch_up(&stores, &fence).await {
-                    // The session is gone, or somebody else's.
-                    Ok(()) | Err(StoreError::Fenced { .. } | StoreError::NotFound(_)) => {}
+                let began = Instant::now();
+                match index(&stores, &fence, Timestamp::now()).await {
+                    Ok(Progress::Indexed(_)) => {
+                        let (least, most) = REST_RANGE;
+                        tokio::time::sleep((began.elapsed() * REST).clamp(least, most)).await;
+                        // Behind the others: a long history must not keep them waiting.
+                        Reminder { fence, queue: again.clone() }.remind();
+                    }
+                    // The session may be gone, or somebody else's.
+                    Ok(Progress::Idle) | Err(StoreError::Fenced { .. } | StoreError::NotFound(_)) => {}
                     Err(error) => tracing::warn!(session_id = %fence.session(), %error, "messages were not indexed"),
                 }
             }
@@ -55,17 +63,5 @@ impl Reminder {
         if let Some(queue) = self.queue.upgrade() {
             let _ = queue.try_send(self.fence.clone());
         }
-    }
-}
-
-/// Indexes what there is to index.
-async fn catch_up(stores: &Stores, fence: &Fence) -> Result<(), StoreError> {
-    loop {
-        let began = Instant::now();
-        if index(stores, fence, Timestamp::now()).await? == Progress::Idle {
-            return Ok(());
-        }
-        let (least, most) = REST_RANGE;
-        tokio::time::sleep((began.elapsed() * REST).clamp(least, most)).await;
     }
 }

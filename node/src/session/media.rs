@@ -13,6 +13,19 @@ use std::{collections::HashSet, fs::File};
 /// Rows read at a time when spooled files are swept.
 const PAGE: usize = 500;
 
+/// A message's file, or why there is none.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// There is no such message.
+    NoMessage,
+    /// The message has no file that is at WhatsApp.
+    NoFile,
+    /// The message was taken back, and whatever was with it.
+    Revoked,
+    /// It is at WhatsApp.
+    File(Box<(HistoryRow, MediaFile)>),
+}
+
 /// Why there is no file to give.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MediaError {
@@ -31,22 +44,24 @@ pub(crate) enum MediaError {
 }
 
 impl Sessions {
-    /// The user's message with this id, if there is one, with its file, if it has one that is at WhatsApp.
+    /// What there is of a file to the user's message with this id.
     pub(crate) async fn message_with_file(
         &self,
         user: UserId,
         id: SessionId,
         message: &MessageId,
-    ) -> Result<Option<Option<(HistoryRow, MediaFile)>>, SessionError> {
+    ) -> Result<Found, SessionError> {
         let rows = self.message(user, id, message).await?;
-        if rows.is_empty() {
-            return Ok(None);
+        let mut found = if rows.is_empty() { Found::NoMessage } else { Found::NoFile };
+        for row in rows {
+            if let Some(file) = row.file.clone().filter(|file| file.direct_path.is_some()) {
+                return Ok(Found::File(Box::new((row, file))));
+            }
+            if row.revoked_at.is_some() {
+                found = Found::Revoked;
+            }
         }
-        let at_whatsapp = |row: HistoryRow| {
-            let file = row.file.clone().filter(|file| file.direct_path.is_some())?;
-            Some((row, file))
-        };
-        Ok(Some(rows.into_iter().find_map(at_whatsapp)))
+        Ok(found)
     }
 
     /// The row that a message with a file was stored under: not always the one that it came as.

@@ -25,7 +25,7 @@ mod whatsapp;
 pub(crate) use actor::View;
 pub(crate) use admission::Admission;
 pub(crate) use arrivals::{Arrival, Arrivals};
-pub(crate) use media::MediaError;
+pub(crate) use media::{Found, MediaError};
 pub(crate) use registry::{Environment, Sessions};
 pub(crate) use send::{Content, Receipt as SendReceipt, SendError, SendLimits, SendRequest, digest};
 pub(crate) use service::{DeviceKey, SessionError};

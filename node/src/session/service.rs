@@ -255,9 +255,12 @@ impl Sessions {
         query: &HistoryQuery,
     ) -> Result<Page<HistoryRow, u64>, SessionError> {
         let handle = self.of_user(user, id).await?;
-        // Some messages may wait for the index since before the node was started.
-        self.indexer.reminder(&handle.fence).remind();
-        Ok(search::search(&self.env.stores, id, words, query).await?)
+        let found = search::search(&self.env.stores, id, words, query).await?;
+        if found.behind {
+            // Messages may wait for the index since before the node was started.
+            self.indexer.reminder(&handle.fence).remind();
+        }
+        Ok(found.page)
     }
 
     /// A page of the receipts of a group's members for a message.

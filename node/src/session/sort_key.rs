@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const ARRIVAL_BITS: u32 = 20;
 /// After how many messages it may be time to index them.
-const REMIND_EVERY: u64 = SEGMENT_MIN as u64 / 4;
+const REMIND_EVERY: u64 = SEGMENT_MIN as u64;
 
 /// Gives out a session's sort keys. The count of arrival goes round, so that two messages of one second have
 /// one key only when a million came between them.

@@ -7,11 +7,11 @@ use super::{
     Factory,
     model::{Session, asked_for},
     model_peers, runner, sample,
-    steps::{KINDS, SESSIONS, Step, message, steps},
+    steps::{KINDS, SESSIONS, Step, amendment, message, steps},
 };
 use crate::{
-    Accepted, ContactQuery, Fence, HistoryQuery, Import, KeyOp, Owner, ReceiptKind, SendOutcome, SessionRow,
-    StoreError, Stores, TokenRow,
+    Accepted, ContactQuery, Fence, HistoryQuery, Import, KeyOp, MessageReceipt, Owner, ReceiptKind, SendOutcome,
+    SessionRow, StoreError, Stores, TokenRow,
 };
 use anyhow::{Context, Result};
 use proptest::test_runner::TestCaseError;
@@ -155,6 +155,7 @@ impl<'a> Pair<'a> {
             | Step::Delete(session, old)
             | Step::Keys(session, old, _)
             | Step::Accept(session, old, ..)
+            | Step::Amend(session, old, _)
             | Step::Insert(session, old, _)
             | Step::Chat(session, old, ..)
             | Step::Learn(session, old, _)
@@ -222,11 +223,20 @@ impl<'a> Pair<'a> {
                 let result = stores.history.insert(&fence, rows.clone()).await;
                 let insert = |session: &mut Session| {
                     for row in rows {
-                        session.insert(row);
+                        session.insert(row, false);
                     }
                     Ok(())
                 };
                 (result, session.write(&fence, insert))
+            }
+            Step::Amend(_, _, amendments) => {
+                let amendments: Vec<_> = amendments.into_iter().map(amendment).collect();
+                let result = stores.history.amend(&fence, amendments.clone()).await;
+                let amend = |session: &mut Session| {
+                    amendments.into_iter().for_each(|amendment| session.amend(amendment));
+                    Ok(())
+                };
+                (result, session.write(&fence, amend))
             }
             Step::Chat(_, _, chat, kind, secs) => {
                 let (chat, change) = (sample::chat(chat), model_peers::change(kind, secs));
@@ -263,11 +273,11 @@ impl<'a> Pair<'a> {
                 let kind = [ReceiptKind::Delivered, ReceiptKind::Read, ReceiptKind::Played][usize::from(kind)];
                 let id = sample::outbound(message, &sample::chat(0), 0).message_id;
                 let (chat_id, at) = (sample::chat(chat), sample::at(secs));
-                let result = sample::receipt(&stores, &fence, &chat_id, &[id], kind, at).await;
+                let result = sample::receipt(&stores, &fence, &chat_id, std::slice::from_ref(&id), kind, at).await;
                 (
                     result,
                     session.write(&fence, |session| {
-                        session.receipt(chat, message, kind, secs);
+                        session.receipt(MessageReceipt { chat: chat_id, participant: None, ids: vec![id], kind, at });
                         Ok(())
                     }),
                 )

@@ -13,6 +13,7 @@ mod device_model;
 mod driver;
 mod history;
 mod keys;
+mod marks;
 mod model;
 mod model_peers;
 mod outbox;
@@ -22,6 +23,7 @@ mod sessions;
 mod steps;
 mod sync;
 mod tokens;
+mod words;
 
 use crate::Stores;
 use anyhow::{Context, Result};
@@ -49,6 +51,8 @@ pub async fn run_all(factory: &dyn Factory, seed: u64, cases: u32) -> Result<()>
     contacts::run(&stores).await.context("contacts")?;
     chats::run(&stores).await.context("chats")?;
     sync::run(&stores).await.context("history sync")?;
+    marks::run(&stores).await.context("marks")?;
+    words::run(&stores, seed).await.context("words")?;
     device::run(&stores).await.context("device")?;
     engine(&stores).await.context("engine")?;
     device_model::run(factory, seed, cases).await.context("devices at random")?;

@@ -2,8 +2,8 @@
 
 use super::{model_peers::Peers, sample};
 use crate::{
-    Accepted, Fence, HistoryQuery, HistoryRow, KeyKind, OutboxRow, ReceiptKind, SendOutcome, SendRecord, SessionRow,
-    StoreError,
+    Accepted, Amendment, Early, Fence, HistoryQuery, HistoryRow, KeyKind, MessageReceipt, OutboxRow, ReceiptKind,
+    SendOutcome, SendRecord, SessionRow, StoreError,
 };
 use rookery_protocol::{Epoch, Incarnation, api::Direction};
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +32,8 @@ pub(super) struct Session {
     /// By sort key.
     pub(super) history: BTreeMap<u64, HistoryRow>,
     pub(super) peers: Peers,
+    /// What waits for its message.
+    pub(super) early: Vec<Early>,
 }
 
 impl Session {
@@ -45,7 +47,8 @@ impl Session {
         }
     }
 
-    pub(super) fn insert(&mut self, mut row: HistoryRow) -> u64 {
+    /// A `fresh` message is one that nobody can have seen.
+    pub(super) fn insert(&mut self, mut row: HistoryRow, fresh: bool) -> u64 {
         let same = |other: &&HistoryRow| {
             let author = |row: &HistoryRow| (row.from_me, if row.from_me { None } else { row.sender.clone() });
             (&other.message_id, &other.chat, author(other)) == (&row.message_id, &row.chat, author(&row))
@@ -55,6 +58,9 @@ impl Session {
         } else {
             while self.history.contains_key(&row.sort_key) {
                 row.sort_key += 1;
+            }
+            if !fresh {
+                self.early.retain(|early| !take(early, &mut row));
             }
             self.peers.receive(&row, true);
         }
@@ -75,6 +81,7 @@ impl Session {
         while self.history.contains_key(&row.sort_key) {
             row.sort_key += 1;
         }
+        self.early.retain(|early| !take(early, &mut row));
         self.peers.receive(&row, false);
         self.history.insert(row.sort_key, row);
         true
@@ -82,7 +89,7 @@ impl Session {
 
     pub(super) fn accept(&mut self, accepted: Accepted) -> Result<(), StoreError> {
         let Accepted { outbox, history, idempotency } = accepted;
-        let sort_key = self.insert(history);
+        let sort_key = self.insert(history, true);
         if let Some((key, record)) = idempotency {
             self.records.insert(key, SendRecord { sort_key, ..record });
         }
@@ -107,17 +114,25 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn receipt(&mut self, chat: usize, number: u64, kind: ReceiptKind, secs: i64) {
-        let (chat, id) = (sample::chat(chat), sample::outbound(number, &sample::chat(0), 0).message_id);
-        let own = |row: &HistoryRow| row.from_me && row.message_id == id;
-        let in_chat = self.history.values().any(|row| own(row) && row.chat == chat);
-        for row in self.history.values_mut().filter(|row| own(row) && (!in_chat || row.chat == chat)) {
-            let time = match kind {
-                ReceiptKind::Delivered => &mut row.delivered_at,
-                ReceiptKind::Read => &mut row.read_at,
-                ReceiptKind::Played => &mut row.played_at,
-            };
-            *time = [Some(sample::at(secs)), *time].into_iter().flatten().min();
+    pub(super) fn receipt(&mut self, receipt: MessageReceipt) {
+        let own = |row: &HistoryRow| row.from_me && row.message_id == receipt.ids[0];
+        if !self.history.values().any(own) {
+            return self.early.push(Early::Receipt(receipt));
+        }
+        let in_chat = self.history.values().any(|row| own(row) && row.chat == receipt.chat);
+        for row in self.history.values_mut().filter(|row| own(row) && (!in_chat || row.chat == receipt.chat)) {
+            reach(row, &receipt);
+        }
+    }
+
+    pub(super) fn amend(&mut self, amendment: Amendment) {
+        let mut found = false;
+        for row in self.history.values_mut().filter(|row| amendment.concerns(row)) {
+            amendment.apply(row);
+            found = true;
+        }
+        if !found {
+            self.early.push(Early::Amendment(amendment));
         }
     }
 
@@ -133,4 +148,25 @@ impl Session {
         *self = changed;
         Ok(result)
     }
+}
+
+/// Whether what has waited is for this message, which then takes it in.
+fn take(early: &Early, row: &mut HistoryRow) -> bool {
+    match early {
+        Early::Amendment(amendment) if amendment.concerns(row) => {
+            amendment.apply(row);
+        }
+        Early::Receipt(receipt) if row.from_me && row.message_id == receipt.ids[0] => reach(row, receipt),
+        _ => return false,
+    }
+    true
+}
+
+fn reach(row: &mut HistoryRow, receipt: &MessageReceipt) {
+    let time = match receipt.kind {
+        ReceiptKind::Delivered => &mut row.delivered_at,
+        ReceiptKind::Read => &mut row.read_at,
+        ReceiptKind::Played => &mut row.played_at,
+    };
+    *time = [Some(receipt.at), *time].into_iter().flatten().min();
 }

@@ -1,7 +1,7 @@
 //! The steps of a random history of all stores.
 
 use super::sample;
-use crate::{HistoryRow, KeyKind};
+use crate::{Amendment, Change, HistoryRow, KeyKind};
 use proptest::prelude::*;
 use rookery_protocol::api::MessageType;
 
@@ -26,6 +26,22 @@ pub(super) fn message((number, chat, secs, own, flavour): Words) -> HistoryRow {
     }
 }
 
+/// The amendment of these words: chat, number of the message, flavour, second.
+pub(super) fn amendment((chat, number, flavour, secs): (usize, u64, u8, i64)) -> Amendment {
+    let chat = sample::chat(chat);
+    let from_me = flavour.is_multiple_of(2);
+    let row = if from_me { sample::outbound(number, &chat, 0) } else { sample::inbound(number, &chat, 0) };
+    let change = match flavour / 2 {
+        0 => Change::Revoke { as_admin: false },
+        1 => Change::Edit { text: format!("edit {}", secs % 2) },
+        2 => Change::Edit { text: "edited".to_owned() },
+        3 => Change::React { emoji: String::new() },
+        _ => Change::React { emoji: "x".to_owned() },
+    };
+    let by = if from_me { sample::chat(9) } else { chat.clone() };
+    Amendment { chat, message_id: row.message_id, by, from_me, at: sample::at(secs), change }
+}
+
 /// One step of a history. The first number is the session that it is about.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -43,6 +59,7 @@ pub(super) enum Step {
     Chat(usize, bool, usize, u8, i64),
     Learn(usize, bool, Vec<(usize, u8, Option<u8>)>),
     Import(usize, bool, Vec<Words>),
+    Amend(usize, bool, Vec<(usize, u64, u8, i64)>),
     Sweep(i64),
     List(usize, Option<usize>, Option<i64>, Option<i64>, Option<bool>, Option<u64>, usize),
     Token(u8),
@@ -87,6 +104,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (session(), old(), prop::collection::vec((0..3_usize, 0..4_u8, prop::option::of(0..3_u8)), 0..4))
             .prop_map(|(s, old, facts)| Step::Learn(s, old, facts)),
         2 => (session(), old(), prop::collection::vec(words(), 0..4)).prop_map(|(s, old, rows)| Step::Import(s, old, rows)),
+        5 => (session(), old(), prop::collection::vec((0..2_usize, 0..8_u64, 0..10_u8, 0..9_i64), 0..4))
+            .prop_map(|(s, old, amendments)| Step::Amend(s, old, amendments)),
         1 => (-1..6_i64).prop_map(Step::Sweep),
         4 => (session(), list).prop_map(|(s, (chat, from, until, own, before, limit))| {
             Step::List(s, chat, from, until, own, before, limit)

@@ -40,27 +40,50 @@ pub async fn index(stores: &Stores, fence: &Fence, now: Timestamp) -> Result<Pro
         return fold_late(stores, fence, state).await;
     }
     let settled = u64::try_from(now.as_secs() - SETTLED_SECS).unwrap_or(0) << 20;
-    let mut segment = Segment::default();
-    let mut through = state.through;
-    while segment.has_room() {
-        let rows = stores.history.oldest_after(fence.session(), through, READ_STEP).await?;
-        let ready: Vec<_> = rows.iter().take_while(|row| row.sort_key < settled).collect();
-        for row in &ready {
-            segment.add(row);
-            through = row.sort_key;
-        }
-        if ready.len() < READ_STEP {
-            break;
-        }
+    let mut tail = Tail { stores, fence, settled, through: state.through, ended: false };
+    // Whether there are enough is seen before any work is done.
+    let mut rows = tail.read().await?;
+    while rows.len() < SEGMENT_MIN && !tail.ended {
+        rows.extend(tail.read().await?);
     }
-    if segment.messages < SEGMENT_MIN {
+    if rows.len() < SEGMENT_MIN {
         return Ok(Progress::Idle);
     }
+    let mut segment = Segment::default();
+    loop {
+        rows.iter().for_each(|row| segment.add(row));
+        if tail.ended || !segment.has_room() {
+            break;
+        }
+        rows = tail.read().await?;
+    }
+    let through = tail.through;
     let messages = segment.messages;
     segment.write(stores, fence, state.segments).await?;
     let next = IndexState { through, segments: state.segments + 1, ..state };
     stores.words.advance(fence, next).await?;
     Ok(Progress::Indexed(messages))
+}
+
+/// Messages that are not in the index, oldest first.
+struct Tail<'a> {
+    stores: &'a Stores,
+    fence: &'a Fence,
+    /// Only those below this sort key.
+    settled: u64,
+    /// How far it was read.
+    through: u64,
+    ended: bool,
+}
+
+impl Tail<'_> {
+    async fn read(&mut self) -> Result<Vec<HistoryRow>, StoreError> {
+        let mut rows = self.stores.history.oldest_after(self.fence.session(), self.through, READ_STEP).await?;
+        rows.retain(|row| row.sort_key < self.settled);
+        self.ended = rows.len() < READ_STEP;
+        self.through = rows.last().map_or(self.through, |row| row.sort_key);
+        Ok(rows)
+    }
 }
 
 /// How many late messages there are, as far as it matters.

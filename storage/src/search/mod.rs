@@ -19,7 +19,7 @@ mod words;
 pub use build::{Progress, SEGMENT_MIN, index};
 pub use posting::Posting;
 pub use query::{Query, QueryError};
-pub use run::search;
+pub use run::{Found, search};
 
 use serde::{Deserialize, Serialize};
 

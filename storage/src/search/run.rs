@@ -4,7 +4,10 @@
 //! The invariant: a page has looked at everything between its beginning and its `next`. It looks at a bounded number of
 //! rows, so it may be short or empty and still have a next one.
 
-use super::{IndexState, Posting, Query, build::chat_word, build::kind_word};
+use super::{
+    IndexState, Posting, Query,
+    build::{SEGMENT_MIN, chat_word, kind_word},
+};
 use crate::{HistoryQuery, HistoryRow, Page, StoreError, Stores};
 use rookery_protocol::{SessionId, api::MessageType};
 use std::collections::VecDeque;
@@ -13,6 +16,8 @@ use std::collections::VecDeque;
 const LOOK_LIMIT: usize = 4_000;
 /// Messages that are read at a time where each may match.
 const SCAN_STEP: usize = 500;
+/// An index that leaves so many messages to look through is behind.
+const BEHIND: usize = 2 * SEGMENT_MIN + SCAN_STEP;
 /// Candidates that are read at a time.
 const CANDIDATES: usize = 64;
 /// Postings of a word that are read at a time.
@@ -25,31 +30,42 @@ const FOLLOWED: usize = 32;
 /// comparison, and what begins so many words is found soon.
 const GATHERED: usize = 2_048;
 
+/// What a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The messages.
+    pub page: Page<HistoryRow, u64>,
+    /// The index is far behind.
+    pub behind: bool,
+}
+
 /// The newest messages of a session that have the words of `query` and pass `filter`.
 pub async fn search(
     stores: &Stores,
     session: SessionId,
     query: &Query,
     filter: &HistoryQuery,
-) -> Result<Page<HistoryRow, u64>, StoreError> {
+) -> Result<Found, StoreError> {
     let mut page = Page { rows: Vec::new(), next: None };
-    let Some((oldest, newest)) = filter.span() else { return Ok(page) };
+    let Some((oldest, newest)) = filter.span() else { return Ok(Found { page, behind: false }) };
     // First of all: what the index takes in from now on is looked through as it is.
     let state = stores.words.state(session).await?;
     let mut search = Search { stores, session, query, filter, oldest, looked: 0, steps: 0 };
     let below = newest.min(state.through).saturating_add(1);
+    let mut more = true;
     if newest > state.through {
         let above = HistoryQuery { after: filter.after.max(Some(state.through)), ..filter.clone() };
-        if !search.scan(above, &mut page).await? {
-            return Ok(page);
+        more = search.scan(above, &mut page).await?;
+    }
+    let behind = search.looked > BEHIND;
+    if more {
+        if let Some(sources) = search.sources(&state, below).await? {
+            search.follow(sources, below, &mut page).await?;
+        } else {
+            search.scan(HistoryQuery { before: Some(below), ..filter.clone() }, &mut page).await?;
         }
     }
-    if let Some(sources) = search.sources(&state, below).await? {
-        search.follow(sources, below, &mut page).await?;
-    } else {
-        search.scan(HistoryQuery { before: Some(below), ..filter.clone() }, &mut page).await?;
-    }
-    Ok(page)
+    Ok(Found { page, behind })
 }
 
 struct Search<'a> {

@@ -129,7 +129,7 @@ async fn a_newer_format_is_refused() -> Result<()> {
 async fn damage_is_reported_and_no_store_is_made() -> Result<()> {
     let missing = ["store/FORMAT", "store/engine", "store/engine/version", "store/engine/0.jnl"];
     let overwritten = ["store/FORMAT", "store/engine/version", "store/engine/0.jnl"];
-    let tables = (0..8).map(|table| format!("store/engine/keyspaces/{table}"));
+    let tables = (0..11).map(|table| format!("store/engine/keyspaces/{table}"));
     let damages = missing.into_iter().map(|name| (name.to_owned(), false));
     let damages = damages.chain(overwritten.into_iter().map(|name| (name.to_owned(), true)));
     for (name, overwrite) in damages.chain(tables.map(|name| (name, false))) {

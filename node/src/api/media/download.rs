@@ -15,6 +15,7 @@ use super::{
     },
     Answer,
 };
+use crate::session::Found;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{ApiError, ErrorBody, ErrorCode, MessageId, SessionId, api::MessageType};
 use rookery_storage::{HistoryRow, MediaFile};
@@ -43,7 +44,7 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
         (status = 206, description = "A part of it.", content_type = "*/*", body = FileBytes),
         (status = 304, description = "The caller has it."),
         (status = 404, description = "`session_not_found`, `message_not_found`, `media_not_found`", body = ErrorBody),
-        (status = 410, description = "`media_gone`: neither WhatsApp nor the phone has it any more.", body = ErrorBody),
+        (status = 410, description = "`media_gone`: neither WhatsApp nor the phone has it any more, or the message was taken back.", body = ErrorBody),
         (status = 413, description = "`payload_too_large`: larger than `media.max_bytes`.", body = ErrorBody),
         (status = 416, description = "`range_not_satisfiable`", body = ErrorBody),
     ),
@@ -52,9 +53,14 @@ pub(super) async fn download(id: String, message: String, api: Arc<Api>, request
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
     let message = message_id(&message)?;
-    let none = || ApiError::new(ErrorCode::MediaNotFound, "The message has no file that could be fetched.");
-    let found = api.sessions.message_with_file(user, id, &message).await.map_err(from_session)?;
-    let Some((row, file)) = found.ok_or_else(no_message)? else { return Err(none()) };
+    let no_file = || ApiError::new(ErrorCode::MediaNotFound, "The message has no file that could be fetched.");
+    let revoked = || ApiError::new(ErrorCode::MediaGone, "The message was taken back.");
+    let (row, file) = match api.sessions.message_with_file(user, id, &message).await.map_err(from_session)? {
+        Found::File(found) => *found,
+        Found::NoMessage => return Err(no_message()),
+        Found::NoFile => return Err(no_file()),
+        Found::Revoked => return Err(revoked()),
+    };
     let etag = etag(&file);
     if matches_etag(&request.headers, &header::IF_NONE_MATCH, &etag) {
         return Ok(described(reply::empty(StatusCode::NOT_MODIFIED), &row, &etag));

@@ -20,13 +20,13 @@ const PAGES: usize = 2000;
 /// Pages that are read before and count for nothing.
 const WARM_UP: usize = 100;
 /// When the newest message was written, in seconds since the epoch; the others are a second apart.
-const NEWEST: i64 = 1_790_000_000;
+pub(super) const NEWEST: i64 = 1_790_000_000;
 
 /// `history_page`
 pub(super) async fn pages(programs: &Programs, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let mut fleet = Fleet::start(programs, SIZES.len()).await?;
     fleet.stop_gateway().await?;
-    fill(&fleet, programs).await?;
+    fill(&fleet, programs, &SIZES.map(|(messages, _)| messages), false).await?;
     fleet.start_gateway().await?;
     fleet.rest().await?;
     let mut p99 = [Rounds::default(), Rounds::default()];
@@ -87,12 +87,14 @@ fn some_time(page: usize, messages: u64) -> anyhow::Result<String> {
     Ok(jiff::Timestamp::from_second(NEWEST - back)?.to_string())
 }
 
-/// Writes the histories into the store of the stopped gateway.
-async fn fill(fleet: &Fleet, programs: &Programs) -> anyhow::Result<()> {
+/// Writes a history of each size into the store of the stopped gateway, indexed or not.
+pub(super) async fn fill(fleet: &Fleet, programs: &Programs, sizes: &[u64], index: bool) -> anyhow::Result<()> {
     let start = Instant::now();
-    let histories =
-        SIZES.iter().zip(&fleet.sessions).map(|((messages, _), session)| format!("{}={messages}", session.id));
+    let histories = sizes.iter().zip(&fleet.sessions).map(|(messages, session)| format!("{}={messages}", session.id));
     let mut filling = Command::new(&programs.filler);
+    if index {
+        filling.arg("--index");
+    }
     filling.arg(fleet.data_dir()).arg(NEWEST.to_string()).args(histories).kill_on_drop(true);
     let status = filling.status().await.context("fill-history")?;
     ensure!(status.success(), "the histories could not be written: {status}");

@@ -7,6 +7,7 @@ mod memory;
 mod receive;
 mod reconnect;
 mod scaling;
+mod search;
 mod sends;
 mod simulator;
 
@@ -22,6 +23,7 @@ Figures:
   receive_throughput  messages a second from phones to 50 sessions, stored and acknowledged
   history_page        p99 of one page of 50 from a history of 10,000 and of 1,000,000 messages
   history_sync        seconds and memory for a history of 1,000,000 messages that a phone sends
+  search              p99 of a text search in a history of 1,000,000 messages
   media_send          images of 1 MiB a second through REST, until the phones have them
   media_memory        additional resident memory of the gateway while 16 images of 1 MiB are sent at once
   idle_memory         resident memory of an idle linked session, from 100 to 1,000 sessions
@@ -45,6 +47,7 @@ pub(crate) enum Figure {
     ReceiveThroughput,
     HistoryPage,
     HistorySync,
+    Search,
     MediaSend,
     MediaMemory,
     IdleMemory,
@@ -64,6 +67,7 @@ impl Figure {
         Self::ReceiveThroughput,
         Self::HistoryPage,
         Self::HistorySync,
+        Self::Search,
         Self::MediaSend,
         Self::MediaMemory,
         Self::IdleMemory,
@@ -83,6 +87,7 @@ impl Figure {
             Self::ReceiveThroughput => receive::throughput(programs, rounds, report).await,
             Self::HistoryPage => history::pages(programs, rounds, report).await,
             Self::HistorySync => history_sync::sync(programs, rounds, report).await,
+            Self::Search => search::search(programs, rounds, report).await,
             Self::MediaSend => media::throughput(programs, rounds, report).await,
             Self::MediaMemory => media::memory(programs, rounds, report).await,
             Self::IdleMemory => memory::idle(programs, rounds, report).await,

@@ -16,6 +16,8 @@ pub(super) struct Sent {
     #[serde(default)]
     by_lid: bool,
     #[serde(default)]
+    held: bool,
+    #[serde(default)]
     reply_to: Option<String>,
     #[serde(default)]
     ephemeral_seconds: u32,
@@ -100,8 +102,8 @@ impl Sent {
     /// What is sent, and how.
     pub(super) fn read(self) -> Result<(Content, SendOptions), Failure> {
         let thumbnail = self.thumbnail.map(|t| decode("thumbnail", &t)).transpose()?;
-        let Self { by_lid, reply_to, ephemeral_seconds, .. } = self;
-        Ok((self.what.read()?, SendOptions { by_lid, reply_to, ephemeral_seconds, thumbnail }))
+        let Self { by_lid, held, reply_to, ephemeral_seconds, .. } = self;
+        Ok((self.what.read()?, SendOptions { by_lid, reply_to, ephemeral_seconds, thumbnail, held }))
     }
 }
 

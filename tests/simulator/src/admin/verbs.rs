@@ -76,6 +76,10 @@ pub(super) const ROUTES: &[Route] = &[
         ..post("/read", "the phone reads a message: its sender gets a receipt", Run::Now(read))
     },
     Route {
+        query: &[PHONE, MESSAGE],
+        ..post("/release", "the phone sends a message that it has held back", Run::Now(release))
+    },
+    Route {
         query: &[PHONE, Param::required("on", Kind::Flag, "from now on, or no longer")],
         ..post("/echo", "the phone answers each text with `echo: TEXT`", Run::Now(echo))
     },
@@ -142,6 +146,11 @@ fn history_size(request: &Request) -> Answer {
 
 fn read(request: &Request) -> Answer {
     request.phone("phone")?.mark_read(request.required("id")?)?;
+    Ok(done())
+}
+
+fn release(request: &Request) -> Answer {
+    request.phone("phone")?.release(request.required("id")?)?;
     Ok(done())
 }
 

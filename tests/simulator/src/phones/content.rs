@@ -1,6 +1,7 @@
 //! What a phone can send, and the message that it becomes.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use buffa::MessageField;
 use bytes::Bytes;
@@ -106,6 +107,8 @@ pub struct SendOptions {
     pub ephemeral_seconds: u32,
     /// A small JPEG that is shown until a medium is there.
     pub thumbnail: Option<Bytes>,
+    /// It is written, and can be referred to, but is sent only when it is released.
+    pub held: bool,
 }
 
 /// What a stanza says of the message that it carries.
@@ -190,7 +193,7 @@ pub(super) fn build(
 }
 
 fn now_ms() -> Option<i64> {
-    i64::try_from(unix_now() * 1_000).ok()
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 fn text_message(text: &str) -> Result<wa::Message, PhoneError> {

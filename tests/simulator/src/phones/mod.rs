@@ -24,6 +24,7 @@ pub(crate) mod signal;
 mod stores;
 mod votes;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,6 +68,8 @@ pub(crate) struct PhoneState {
     inbox: Mutex<Inbox>,
     arrived: Notify,
     sent: Mutex<Sent>,
+    /// What it has written and not sent yet.
+    held: Mutex<HashMap<String, outbound::Held>>,
     /// What it has sent and received lately, whole.
     known: Mutex<KnownMessages>,
     /// The history that it is made up to have.
@@ -92,6 +95,7 @@ impl PhoneState {
             inbox: Mutex::default(),
             arrived: Notify::new(),
             sent: Mutex::default(),
+            held: Mutex::default(),
             known: Mutex::default(),
             history: Mutex::default(),
             announced: Mutex::default(),
@@ -183,6 +187,12 @@ impl Phone {
     pub fn send_with(&self, to: &str, content: &Content, options: &SendOptions) -> Result<String, PhoneError> {
         let chat = outbound::chat(&self.world, to)?;
         outbound::send(&self.world, &self.account, &chat, content, options)
+    }
+
+    /// Sends a message that was [held back](SendOptions::held), with the time at which it was written: what refers to
+    /// it may have been sent before.
+    pub fn release(&self, message_id: &str) -> Result<(), PhoneError> {
+        outbound::release(&self.world, &self.account, message_id)
     }
 
     /// Shows something as the account's status: to these numbers, or, when none are named, to all whom the phone

@@ -25,6 +25,9 @@ use crate::settings;
 use crate::stanza::element;
 use crate::world::World;
 
+/// Messages that a phone holds back at a time.
+const HELD: usize = 512;
+
 /// A fresh message id in the form of a phone's.
 pub(super) fn message_id() -> String {
     format!("AC{}", hex::encode_upper(rand::random::<[u8; 15]>()))
@@ -105,15 +108,48 @@ pub(super) fn send(
     let id = message_id();
     remember(world, account, chat, &id, &message, style);
     let outgoing = Outgoing { world, account, id: &id, time: world.faults.now(), style };
-    world.ledger.accepted(&account.key(0), &id, outgoing.time);
+    if options.held {
+        let held = Held { to: Destination::of(chat), message, style, time: outgoing.time };
+        let mut waiting = lock(&account.phone.held);
+        if waiting.len() >= HELD {
+            return Err(PhoneError::Invalid(format!("more than {HELD} messages are held back")));
+        }
+        waiting.insert(id.clone(), held);
+        return Ok(id);
+    }
+    transmit(&outgoing, chat, message)?;
+    Ok(id)
+}
+
+/// A message that a phone holds back.
+pub(super) struct Held {
+    to: Destination,
+    message: wa::Message,
+    style: Style,
+    /// When it was written.
+    time: u64,
+}
+
+/// Sends a message that was held back, with the time at which it was written.
+pub(super) fn release(world: &Arc<World>, account: &Arc<Account>, id: &str) -> Result<(), PhoneError> {
+    let held = lock(&account.phone.held).remove(id);
+    let unknown = || PhoneError::UnknownMessage(id.to_string());
+    let Held { to, message, style, time } = held.ok_or_else(unknown)?;
+    let chat = to.find(world).ok_or_else(unknown)?;
+    transmit(&Outgoing { world, account, id, time, style }, &chat, message)
+}
+
+fn transmit(outgoing: &Outgoing<'_>, chat: &Chat, message: wa::Message) -> Result<(), PhoneError> {
+    let Outgoing { world, account, id, time, .. } = *outgoing;
+    world.ledger.accepted(&account.key(0), id, time);
     let mut signal = lock(&account.phone.signal);
     match chat {
-        Chat::User(recipient) => to_user(&outgoing, &mut signal, recipient, message)?,
-        Chat::Group(_) | Chat::Status(_) => rooms::send(&outgoing, &mut signal, &Room::of(world, chat), &message)?,
+        Chat::User(recipient) => to_user(outgoing, &mut signal, recipient, message)?,
+        Chat::Group(_) | Chat::Status(_) => rooms::send(outgoing, &mut signal, &Room::of(world, chat), &message)?,
     }
     drop(signal);
     world.stats.count("phone: sent");
-    Ok(id)
+    Ok(())
 }
 
 /// Keeps what was sent: devices may ask for it again, and contacts may refer to it.
