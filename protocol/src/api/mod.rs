@@ -12,8 +12,8 @@ pub use chat::{Chat, ChatMessage};
 pub use contact::{Contact, ProfilePicture};
 pub use list::List;
 pub use message::{
-    Direction, Media, MediaKind, MediaShape, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt, Reaction, Receipts,
-    SendMedia, SendText, Sent, SentStatus, UploadMedia,
+    Direction, Media, MediaKind, MediaShape, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt,
+    Reaction, Receipts, SendMedia, SendText, Sent, SentStatus, UploadMedia,
 };
 pub use service::{Health, NodeReachability, Probe, StorageReachability};
 pub use session::{
