@@ -1,6 +1,6 @@
 //! A plain model of all that the stores keep of one session.
 
-use super::{model_peers::Peers, sample};
+use super::model_peers::Peers;
 use crate::{
     Accepted, Amendment, Early, Fence, HistoryQuery, HistoryRow, KeyKind, MessageReceipt, OutboxRow, ReceiptKind,
     SendOutcome, SendRecord, SessionRow, StoreError,

@@ -61,7 +61,7 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// All, in the order in which they are measured.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::SendLatency,
         Self::SendThroughput,
         Self::ReceiveThroughput,
