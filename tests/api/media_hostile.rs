@@ -9,7 +9,10 @@ use crate::{
 use image::ImageFormat;
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 static LARGE: [u8; 100_001] = [7; 100_001];
 static HUGE: [u8; 1_000_000] = [7; 1_000_000];
@@ -148,7 +151,7 @@ async fn no_url_leads_into_the_operators_network() {
     unharmed(&world, &session).await;
 }
 
-/// Names of this machine's own that resolve to addresses which are not public, and do not say so themselves.
+/// Names that resolve to addresses of this machine or its network; `localhost` is one wherever there is no other.
 fn names_of_this_machine() -> Vec<String> {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
@@ -156,17 +159,13 @@ fn names_of_this_machine() -> Vec<String> {
         let address = line.split_whitespace().next().unwrap_or_default();
         ["127.", "10.", "192.168.", "172.17.", "172.18.", "::1"].iter().any(|start| address.starts_with(start))
     });
-    let names = private.flat_map(|line| line.split_whitespace().skip(1));
-    names.filter(|name| !name.starts_with("localhost")).map(str::to_owned).collect()
+    let names = private.flat_map(|line| line.split_whitespace().skip(1)).chain(["localhost"]);
+    names.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_resolve_into_the_operators_network_are_refused() {
     let names = names_of_this_machine();
-    if names.is_empty() {
-        assert!(std::env::var("CI").is_err(), "this machine has no name of its own in /etc/hosts");
-        return eprintln!("skipped: this machine has no name of its own in /etc/hosts");
-    }
     let host = Host::start().await;
     let (world, session) = linked_with(&host, &[]).await;
     let port = world.node.address().rsplit(':').next().unwrap().to_owned();
