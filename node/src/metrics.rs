@@ -114,6 +114,7 @@ fn describe() {
     describe_counter!(RECONNECTS, "Connections to WhatsApp that were opened again.");
     describe_counter!(MESSAGES, "Messages by direction, kind and outcome.");
     describe_counter!(RECEIPTS_DROPPED, "Receipts that came faster than they could be written.");
+    describe_counter!(NOTES_DROPPED, "News of contacts and chats that came faster than it could be written.");
     describe_gauge!(OUTBOX_DEPTH, "Accepted messages that WhatsApp has not acknowledged yet.");
     describe_gauge!(OUTBOX_AGE, Unit::Seconds, "Age of the oldest accepted message that is not acknowledged yet.");
     describe_counter!(
