@@ -40,7 +40,7 @@ async fn before_and_after(stores: &Stores) -> Result<()> {
             amendment(row, 4, Change::Edit { text: "sooner".into() }),
             amendment(row, 6, Change::React { emoji: "x".into() }),
             amendment(row, 7, Change::React { emoji: String::new() }),
-            Amendment { by: sample::chat(7), ..amendment(row, 3, Change::React { emoji: "y".into() }) },
+            Amendment { by: sample::chat(7), from_me: false, ..amendment(row, 3, Change::React { emoji: "y".into() }) },
         ];
         if !early {
             stores.history.insert(&fence, vec![row.clone()]).await?;

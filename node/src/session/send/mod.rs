@@ -333,26 +333,26 @@ impl SendDesk {
             }
             desk.pace.try_take(self.started.elapsed()).map_err(SendError::TooFast)?;
         }
-        let now = Timestamp::now();
         let session = self.fence.session();
         let message_id = message_id(session, request.idempotency.map(|(key, _)| key));
-        let sort_key = self.keys.next(now);
         let Content { kind, payload, file, .. } = &mut request.content;
         let (kind, payload, file) = (*kind, std::mem::take(payload), file.take());
-        let record = request.idempotency.map(|(key, request_hash)| {
-            let (to, chat) = (request.to.clone(), request.chat.clone());
-            (key, SendRecord { request_hash, message_id: message_id.clone(), to, chat, accepted_at: now, sort_key })
-        });
+        // Its place in the outbox, its time and its place in the history are given to it at once, as it enters.
         let outbox = OutboxRow {
             seq: 0,
             message_id: message_id.clone(),
             chat: request.chat.clone(),
             payload: payload.into(),
-            accepted_at: now,
-            sort_key,
+            accepted_at: Timestamp::from_secs(0),
+            sort_key: 0,
             file: file.as_ref().map(Spooled::id),
         };
         let item = self.enter(outbox, kind, request.typing);
+        let (now, sort_key) = (item.row.accepted_at, item.row.sort_key);
+        let record = request.idempotency.map(|(key, request_hash)| {
+            let (to, chat) = (request.to.clone(), request.chat.clone());
+            (key, SendRecord { request_hash, message_id: message_id.clone(), to, chat, accepted_at: now, sort_key })
+        });
         let (to, chat) = (request.to, request.chat.clone());
         let history = history_row(request.content, request.chat, &message_id, sort_key, now);
         let accepted = Accepted { outbox: item.row.clone(), history, idempotency: record };
@@ -384,13 +384,16 @@ impl SendDesk {
         Ok((Receipt { message_id, to, chat, accepted_at: now, outcome: None }, outcome))
     }
 
-    /// Gives a send its place in the session's outbox and in its chat's lane.
+    /// Gives a send its place in the session's outbox and in its chat's lane; a new one its time and its place in the
+    /// history as well, so that messages of a chat are shown in the order in which they leave.
     fn enter(&self, mut row: OutboxRow, kind: MessageType, typing: Duration) -> Item {
         let (done, next) = oneshot::channel();
         let mut desk = self.desk();
         if row.seq == 0 {
             desk.next_seq += 1;
             row.seq = desk.next_seq;
+            row.accepted_at = Timestamp::now();
+            row.sort_key = self.keys.next(row.accepted_at);
         } else {
             desk.next_seq = desk.next_seq.max(row.seq);
         }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::session::state::ClientEvent;
 use async_trait::async_trait;
-use rookery_protocol::{DeviceId, MessageId, Timestamp};
+use rookery_protocol::{DeviceId, JidServer, MessageId, Timestamp};
 use rookery_storage::{MessageReceipt, ReceiptKind};
 use std::{
     sync::{Arc, OnceLock, Weak},
@@ -146,7 +146,9 @@ impl Adapter {
             return;
         }
         let Some(chat) = content::jid(&receipt.source.chat) else { return };
-        let participant = if receipt.source.is_group { content::sender(&receipt.source) } else { None };
+        // The library fills in `is_group` for messages alone.
+        let in_group = chat.server() == JidServer::Group;
+        let participant = if in_group { content::sender(&receipt.source) } else { None };
         let ids: Vec<_> = receipt.message_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let at = Timestamp::from_micros(receipt.timestamp.timestamp_micros());
         self.observer.receipt(MessageReceipt { chat, participant, ids, kind, at });
