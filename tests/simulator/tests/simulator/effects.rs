@@ -57,6 +57,7 @@ async fn a_profile_that_is_set_over_http_is_seen() {
     post(&simulator, "/block?phone=15557202&number=15557201&on=true", "").await;
     assert_eq!(get(&simulator, "/blocked?phone=15557202").await, json!(["15557201"]));
     let lost = alice.send("15557202", "while blocked").await;
+    eventually("WhatsApp has the message", || simulator.trace(&lost).is_some()).await;
     post(&simulator, "/block?phone=15557202&number=15557201&on=false", "").await;
     assert_eq!(get(&simulator, "/blocked?phone=15557202").await, json!([]));
     alice.send("15557202", "after it").await;
