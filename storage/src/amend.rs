@@ -98,13 +98,11 @@ impl HistoryRow {
     pub fn delivered_again(&self, again: Self) -> Self {
         // A message that could be read is not unread because it cannot be read once more.
         let lost = again.kind == MessageType::Undecryptable && self.kind != MessageType::Undecryptable;
-        let mut row = if lost { self.clone() } else { again.clone() };
-        row.sort_key = self.sort_key;
-        row.timestamp = self.timestamp;
-        row.sent_at = earliest(self.sent_at, again.sent_at);
-        row.delivered_at = earliest(self.delivered_at, again.delivered_at);
-        row.read_at = earliest(self.read_at, again.read_at);
-        row.played_at = earliest(self.played_at, again.played_at);
+        let [sent_at, delivered_at, read_at, played_at] =
+            std::array::from_fn(|stage| earliest(self.times()[stage], again.times()[stage]));
+        let content = if lost { self.clone() } else { again };
+        let (sort_key, timestamp) = (self.sort_key, self.timestamp);
+        let mut row = Self { sort_key, timestamp, sent_at, delivered_at, read_at, played_at, ..content };
         if let (Some(at), Some(words)) = (self.edited_at, self.words()) {
             edit(&mut row, at, words);
         }
@@ -120,6 +118,10 @@ impl HistoryRow {
     /// Notes a time of a receipt; the earliest stays. Whether that made a difference.
     pub fn reach(&mut self, kind: crate::ReceiptKind, at: Timestamp) -> bool {
         note(kind.of(&mut self.delivered_at, &mut self.read_at, &mut self.played_at), at)
+    }
+
+    fn times(&self) -> [Option<Timestamp>; 4] {
+        [self.sent_at, self.delivered_at, self.read_at, self.played_at]
     }
 
     /// Its text or its caption.

@@ -233,7 +233,9 @@ impl<'a> Pair<'a> {
                 let amendments: Vec<_> = amendments.into_iter().map(amendment).collect();
                 let result = stores.history.amend(&fence, amendments.clone()).await;
                 let amend = |session: &mut Session| {
-                    amendments.into_iter().for_each(|amendment| session.amend(amendment));
+                    for amendment in amendments {
+                        session.amend(amendment);
+                    }
                     Ok(())
                 };
                 (result, session.write(&fence, amend))
@@ -252,7 +254,9 @@ impl<'a> Pair<'a> {
                 let facts = learned.iter().map(|(person, by, name)| model_peers::facts(*person, *by, *name));
                 let result = stores.contacts.learn(&fence, facts.collect()).await;
                 let learn = |session: &mut Session| {
-                    learned.iter().for_each(|(person, by, name)| session.peers.learn(*person, *by, *name));
+                    for (person, by, name) in &learned {
+                        session.peers.learn(*person, *by, *name);
+                    }
                     Ok(())
                 };
                 (result, session.write(&fence, learn))

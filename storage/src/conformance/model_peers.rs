@@ -18,6 +18,7 @@ pub(super) struct Chat {
 
 /// What is known of one person: a name under each address, and whether both addresses are known to be theirs.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::option_option, reason = "an address that is known may have a name or none")]
 struct Person {
     phone: Option<Option<String>>,
     lid: Option<Option<String>>,

@@ -84,7 +84,7 @@ async fn live_before(stores: &Stores) -> Result<()> {
     let older = sample::inbound(2, &chat, 4);
     let import = Import { messages: vec![again, older], chats: vec![facts(&chat)], contacts: vec![] };
     assert_eq!(stores.syncs.import(&fence, import).await?, 1);
-    assert_eq!(stores.history.get(fence.session(), &live.message_id).await?, [live.clone()]);
+    assert_eq!(stores.history.get(fence.session(), &live.message_id).await?, std::slice::from_ref(&live));
     let row = stores.chats.list(fence.session(), None, 9).await?.rows.remove(0);
     assert_eq!((row.unread, row.active), (4, live.sort_key));
     assert_eq!(row.last.map(|last| last.message_id), Some(live.message_id));

@@ -23,19 +23,19 @@ async fn rows(stores: &Stores) -> Result<()> {
     let session = fence.session();
     assert_eq!(words.state(session).await?, IndexState::default());
     let posting = |word: &str, segment, keys: &[u64]| Posting::new(word.to_owned(), segment, keys).context("keys");
-    let (a, b) = (posting("ab", 1, &[5, 9])?, posting("ab", 2, &[7, 9])?);
-    let (c, d, e) = (posting("ab", 3, &[12])?, posting("abc", 1, &[5])?, posting("b", 1, &[5])?);
-    words.put(&fence, vec![a.clone(), b.clone(), c.clone(), d.clone(), e]).await?;
-    words.put(&fence, vec![d.clone()]).await?;
-    let of_ab = [c.clone(), a.clone(), b.clone()];
+    let (low, high) = (posting("ab", 1, &[5, 9])?, posting("ab", 2, &[7, 9])?);
+    let (later, longer, other) = (posting("ab", 3, &[12])?, posting("abc", 1, &[5])?, posting("b", 1, &[5])?);
+    words.put(&fence, vec![low.clone(), high.clone(), later.clone(), longer.clone(), other]).await?;
+    words.put(&fence, vec![longer.clone()]).await?;
+    let of_ab = [later.clone(), low.clone(), high.clone()];
     assert_eq!(words.postings(session, "ab", None, 9).await?, of_ab);
-    assert_eq!(words.postings(session, "ab", Some(c.place()), 1).await?, [a.clone()]);
-    assert_eq!(words.postings(session, "ab", Some(b.place()), 9).await?, []);
+    assert_eq!(words.postings(session, "ab", Some(later.place()), 1).await?, std::slice::from_ref(&low));
+    assert_eq!(words.postings(session, "ab", Some(high.place()), 9).await?, []);
     assert_eq!(words.postings(session, "a", None, 9).await?, []);
     assert_eq!(words.words(session, "a", 9).await?, ["ab", "abc"]);
     assert_eq!(words.words(session, "", 2).await?, ["ab", "abc"]);
     assert_eq!(words.words(session, "c", 2).await?, Vec::<String>::new());
-    assert_eq!(words.postings_of_prefix(session, "ab", 9).await?, [c, a, b, d]);
+    assert_eq!(words.postings_of_prefix(session, "ab", 9).await?, [later, low, high, longer]);
     assert_eq!(words.postings_of_prefix(session, "ab", 1).await?.len(), 1);
 
     // Below the state, what is new or has other words is late, once.

@@ -51,7 +51,9 @@ pub async fn index(stores: &Stores, fence: &Fence, now: Timestamp) -> Result<Pro
     }
     let mut segment = Segment::default();
     loop {
-        rows.iter().for_each(|row| segment.add(row));
+        for row in &rows {
+            segment.add(row);
+        }
         if tail.ended || !segment.has_room() {
             break;
         }
