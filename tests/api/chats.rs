@@ -15,11 +15,13 @@ fn path(session: &str) -> String {
 
 /// Waits until the chats are as described.
 async fn chats_where(world: &World, session: &str, what: &str, is: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-    eventually(what, async || {
+    let rows = eventually(what, async || {
         let rows = world.client.all(&format!("{}?limit=200", path(session))).await;
         if is(&rows) { Ok(rows) } else { Err(format!("{rows:?}")) }
     })
-    .await
+    .await;
+    world.has_changed();
+    rows
 }
 
 fn of<'a>(rows: &'a [Value], phone: &str) -> &'a Value {
@@ -92,10 +94,10 @@ async fn the_phone_reads_and_its_companions_know() {
     let rows = chats_where(&world, &session, "both are read", |rows| of(rows, FRIEND)["unread_count"] == 0).await;
     assert_eq!(of(&rows, OTHER)["unread_count"], 1, "only the chat that was read");
 
-    world.phone(OWNER).change_state(&[StateChange::Read { chat: FRIEND.into(), on: false }]).unwrap();
+    world.change_state(&[StateChange::Read { chat: FRIEND.into(), on: false }]);
     chats_where(&world, &session, "marked as unread", |rows| of(rows, FRIEND)["marked_unread"] == true).await;
     let both = [FRIEND, OTHER].map(|chat| StateChange::Read { chat: chat.into(), on: true });
-    world.phone(OWNER).change_state(&both).unwrap();
+    world.change_state(&both);
     let read = |row: &Value| row["marked_unread"] == false && row["unread_count"] == 0;
     chats_where(&world, &session, "all is read", |rows| rows.iter().all(read)).await;
     world.finish();
@@ -108,37 +110,31 @@ async fn decisions_about_chats_show() {
     receive(&world, &session, OTHER, "two").await;
     let chat = || FRIEND.to_owned();
     let until = 4_000_000_000_u64;
-    world
-        .phone(OWNER)
-        .change_state(&[
-            StateChange::Archive { chat: chat(), on: true },
-            StateChange::Pin { chat: chat(), on: true },
-            StateChange::Mute { chat: chat(), on: true, until: Some(until) },
-        ])
-        .unwrap();
+    world.change_state(&[
+        StateChange::Archive { chat: chat(), on: true },
+        StateChange::Pin { chat: chat(), on: true },
+        StateChange::Mute { chat: chat(), on: true, until: Some(until) },
+    ]);
     let decided = |row: &Value| row["archived"] == true && row["muted"] == true && row["pinned_at"].is_string();
     let rows = chats_where(&world, &session, "decisions", |rows| decided(of(rows, FRIEND))).await;
     assert_eq!(of(&rows, FRIEND)["muted_until"], "2096-10-02T07:06:40.000000Z");
     assert_eq!(of(&rows, OTHER)["archived"], false);
 
-    world
-        .phone(OWNER)
-        .change_state(&[
-            StateChange::Archive { chat: chat(), on: false },
-            StateChange::Pin { chat: chat(), on: false },
-            StateChange::Mute { chat: chat(), on: false, until: None },
-            StateChange::Mute { chat: OTHER.into(), on: true, until: None },
-        ])
-        .unwrap();
+    world.change_state(&[
+        StateChange::Archive { chat: chat(), on: false },
+        StateChange::Pin { chat: chat(), on: false },
+        StateChange::Mute { chat: chat(), on: false, until: None },
+        StateChange::Mute { chat: OTHER.into(), on: true, until: None },
+    ]);
     let undone = |row: &Value| row["archived"] == false && row["muted"] == false && row["pinned_at"].is_null();
     let forever = |row: &Value| row["muted"] == true && row["muted_until"].is_null();
     let both = |rows: &[Value]| undone(of(rows, FRIEND)) && forever(of(rows, OTHER));
     chats_where(&world, &session, "taken back", both).await;
 
-    world.phone(OWNER).change_state(&[StateChange::ClearChat { chat: OTHER.into() }]).unwrap();
+    world.change_state(&[StateChange::ClearChat { chat: OTHER.into() }]);
     let cleared = |row: &Value| row["last_message"].is_null() && row["unread_count"] == 0;
     chats_where(&world, &session, "a cleared chat", |rows| rows.len() == 2 && cleared(of(rows, OTHER))).await;
-    world.phone(OWNER).change_state(&[StateChange::DeleteChat { chat: chat() }]).unwrap();
+    world.change_state(&[StateChange::DeleteChat { chat: chat() }]);
     chats_where(&world, &session, "one chat", |rows| rows.len() == 1 && rows[0]["phone"] == OTHER).await;
     assert_eq!(world.client.history(&session).await.len(), 2, "the messages stay");
     next_second().await;

@@ -15,11 +15,13 @@ fn path(session: &str) -> String {
 
 /// Waits until the contacts are as described.
 async fn contacts_where(world: &World, session: &str, what: &str, is: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-    eventually(what, async || {
+    let rows = eventually(what, async || {
         let rows = world.client.all(&path(session)).await;
         if is(&rows) { Ok(rows) } else { Err(format!("{rows:?}")) }
     })
-    .await
+    .await;
+    world.has_changed();
+    rows
 }
 
 fn of<'a>(rows: &'a [Value], phone: &str) -> Option<&'a Value> {
@@ -41,14 +43,14 @@ async fn names_come_from_messages_and_from_the_address_book() {
     assert_eq!(friend["name"], friend["push_name"]);
     assert_eq!(friend["full_name"], Value::Null);
 
-    world.phone(OWNER).change_state(&[name(FRIEND, "Ärne Friend"), name(OTHER, "Olga Other")]).unwrap();
+    world.change_state(&[name(FRIEND, "Ärne Friend"), name(OTHER, "Olga Other")]);
     let named = |rows: &[Value]| of(rows, FRIEND).is_some_and(|row| row["full_name"] == "Ärne Friend");
     let rows = contacts_where(&world, &session, "names", |rows| named(rows) && of(rows, OTHER).is_some()).await;
     assert_eq!(of(&rows, FRIEND).unwrap()["name"], "Ärne Friend");
     assert_eq!(of(&rows, FRIEND).unwrap()["short_name"], "Ärne");
     assert_eq!(of(&rows, OTHER).unwrap()["push_name"], Value::Null);
 
-    world.phone(OWNER).change_state(&[name(FRIEND, "Anna Friend")]).unwrap();
+    world.change_state(&[name(FRIEND, "Anna Friend")]);
     let renamed = |rows: &[Value]| of(rows, FRIEND).is_some_and(|row| row["name"] == "Anna Friend");
     let rows = contacts_where(&world, &session, "another name", renamed).await;
     world.restart().await;
@@ -61,7 +63,7 @@ async fn a_lid_and_a_phone_number_are_one_contact_in_both_orders() {
     let (world, session) = World::linked(&[]).await;
     let [friend_lid, other_lid] = [FRIEND, OTHER].map(|phone| format!("{}@lid", world.phone(phone).lid()));
     // One is known by the LID first, the other by the number.
-    world.phone(OWNER).change_state(&[name(&friend_lid, "By Lid"), name(OTHER, "By Number")]).unwrap();
+    world.change_state(&[name(&friend_lid, "By Lid"), name(OTHER, "By Number")]);
     let both = |rows: &[Value]| rows.iter().any(|r| r["name"] == "By Lid") && of(rows, OTHER).is_some();
     let rows = contacts_where(&world, &session, "two names", both).await;
     let by_lid = rows.iter().find(|row| row["name"] == "By Lid").unwrap();
@@ -88,7 +90,7 @@ async fn a_lid_and_a_phone_number_are_one_contact_in_both_orders() {
     }
 
     // What is learned under the LID from now on is the number's.
-    world.phone(OWNER).change_state(&[name(&friend_lid, "Renamed")]).unwrap();
+    world.change_state(&[name(&friend_lid, "Renamed")]);
     let renamed = |rows: &[Value]| of(rows, FRIEND).is_some_and(|row| row["name"] == "Renamed");
     contacts_where(&world, &session, "a new name", renamed).await;
     world.finish();
@@ -98,7 +100,7 @@ async fn a_lid_and_a_phone_number_are_one_contact_in_both_orders() {
 async fn pages_meet_while_contacts_are_added_and_a_query_finds_names_and_numbers() {
     let (mut world, session) = World::linked(&[]).await;
     let many: Vec<_> = (0..12).map(|n| name(&format!("1555777{n:04}"), &format!("Person Nr{n}"))).collect();
-    world.phone(OWNER).change_state(&many).unwrap();
+    world.change_state(&many);
     let all = contacts_where(&world, &session, "all names", |rows| rows.len() >= 12).await;
 
     let short = format!("/api/whatsapp/sessions/{session}/contacts?limit=5");
@@ -107,7 +109,7 @@ async fn pages_meet_while_contacts_are_added_and_a_query_finds_names_and_numbers
     while let Some(cursor) = next {
         page += 1;
         if page == 1 {
-            world.phone(OWNER).change_state(&[name("15550000001", "Added Meanwhile")]).unwrap();
+            world.change_state(&[name("15550000001", "Added Meanwhile")]);
             contacts_where(&world, &session, "one more", |rows| rows.len() > all.len()).await;
             world.restart().await;
         }

@@ -5,7 +5,9 @@ use crate::{
     node::{Node, PATIENCE, eventually},
 };
 use serde_json::{Value, json};
-use whatsapp_simulator::{Config, Handle, InboxMessage, Phone, Simulator};
+use std::{sync::Mutex, time::Duration};
+use tokio::task::JoinHandle;
+use whatsapp_simulator::{Config, Handle, InboxMessage, Phone, Simulator, StateChange};
 
 /// The account that tests link.
 pub(crate) const OWNER: &str = "15550001001";
@@ -21,6 +23,8 @@ pub(crate) struct World {
     pub simulator: Handle,
     pub node: Node,
     pub client: Client,
+    /// Announces a change of the owner's app state again and again.
+    announcing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl World {
@@ -38,7 +42,7 @@ impl World {
         }
         let node = Node::start(&simulator, settings).await;
         let client = Client::new(node.base(), "");
-        let mut world = Self { simulator, node, client };
+        let mut world = Self { simulator, node, client, announcing: Mutex::default() };
         world.client = world.client.with_token(&world.token(USER).await);
         world
     }
@@ -157,6 +161,33 @@ impl World {
     /// The phone with this number.
     pub(crate) fn phone(&self, number: &str) -> Phone {
         self.simulator.phone(number)
+    }
+
+    /// The owner's phone changes the account's app state, again and again until [`World::has_changed`]: the WhatsApp
+    /// library passes over a change that is announced while it fetches the one before, and the next brings both.
+    pub(crate) fn change_state(&self, changes: &[StateChange]) {
+        const PERIOD: Duration = Duration::from_secs(3);
+        let (phone, changes) = (self.phone(OWNER), changes.to_vec());
+        phone.change_state(&changes).unwrap();
+        let again = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                phone.change_state(&changes).unwrap();
+            }
+        });
+        self.announce(Some(again));
+    }
+
+    /// The change of the app state is there.
+    pub(crate) fn has_changed(&self) {
+        self.announce(None);
+    }
+
+    fn announce(&self, again: Option<JoinHandle<()>>) {
+        let before = std::mem::replace(&mut *self.announcing.lock().unwrap(), again);
+        if let Some(before) = before {
+            before.abort();
+        }
     }
 
     /// Waits until a phone has the message with this id.
