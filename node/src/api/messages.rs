@@ -175,20 +175,26 @@ pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: 
     let message_id = self::message_id(&message_id)?;
     let asked = request.query()?;
     let (limit, after) = (asked.limit()?, asked.cursor::<Jid>(CursorKind::Participants)?);
-    let rows = api.sessions.message(user, id, &message_id).await.map_err(from_session)?;
-    let row = rows.into_iter().next().ok_or_else(no_message)?;
-    let mut receipts = Receipts {
+    let find = async || {
+        let rows = api.sessions.message(user, id, &message_id).await.map_err(from_session)?;
+        rows.into_iter().next().ok_or_else(no_message)
+    };
+    let mut row = find().await?;
+    let mut participants = None;
+    if row.from_me && row.chat.server() == JidServer::Group {
+        let page = api.sessions.participants(id, &row, after.as_ref(), limit).await.map_err(from_session)?;
+        let next_cursor = page.next.map(|next| encode(CursorKind::Participants, &next));
+        participants = Some(List { data: page.rows, next_cursor });
+        // Once more, so that the message's own times are not behind its members'.
+        row = find().await?;
+    }
+    let receipts = Receipts {
         server_at: row.sent_at,
         delivered_at: row.delivered_at,
         read_at: row.read_at,
         played_at: row.played_at,
-        participants: None,
+        participants,
     };
-    if row.from_me && row.chat.server() == JidServer::Group {
-        let page = api.sessions.participants(id, &row, after.as_ref(), limit).await.map_err(from_session)?;
-        let next_cursor = page.next.map(|next| encode(CursorKind::Participants, &next));
-        receipts.participants = Some(List { data: page.rows, next_cursor });
-    }
     Ok(json(StatusCode::OK, &message(id, row, Some(receipts))))
 }
 
