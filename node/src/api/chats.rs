@@ -5,7 +5,7 @@ use super::{
     body::{Incoming, incoming},
     contacts::addresses,
     error::from_session,
-    query::{CursorKind, encode},
+    query::{CursorKind, listed},
     reply::json,
     route,
     sessions::session_id,
@@ -15,7 +15,7 @@ use rookery_protocol::{
     ApiError, ErrorBody, Jid, JidServer, SessionId, Timestamp,
     api::{Chat, ChatMessage, List},
 };
-use rookery_storage::{ChatPlace, ChatRow, ContactRow, Mute};
+use rookery_storage::{ChatPlace, ChatRow, ContactRow, Mute, Page};
 use std::{fmt, str::FromStr, sync::Arc};
 use warp::{Filter, http::StatusCode, path, reply::Response};
 
@@ -47,10 +47,10 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
     let query = request.query()?;
     let after = query.cursor::<Place>(CursorKind::Chats)?.map(|place| place.0);
     let page = api.sessions.chats(user, id, after.as_ref(), query.limit()?).await.map_err(from_session)?;
-    let next_cursor = page.next.map(|next| encode(CursorKind::Chats, &Place(next)));
+    let page = Page { rows: page.rows, next: page.next.map(Place) };
     let now = Timestamp::now();
-    let data: Vec<_> = page.rows.into_iter().map(|(row, contact)| chat(row, contact.as_ref(), now)).collect();
-    Ok(json(StatusCode::OK, &List { data, next_cursor }))
+    let show = |(row, contact): (_, Option<_>)| chat(row, contact.as_ref(), now);
+    Ok(json(StatusCode::OK, &listed(CursorKind::Chats, page, show)))
 }
 
 /// A place in the list, as cursors have it.

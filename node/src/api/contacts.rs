@@ -4,7 +4,7 @@ use super::{
     Api, Routes,
     body::{Incoming, incoming},
     error::from_session,
-    query::{CursorKind, encode},
+    query::{CursorKind, listed},
     reply::json,
     route,
     sessions::session_id,
@@ -62,9 +62,7 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
         limit: query.limit()?,
     };
     let page = api.sessions.contacts(user, id, &query).await.map_err(from_session)?;
-    let next_cursor = page.next.map(|next| encode(CursorKind::Contacts, &next));
-    let data: Vec<_> = page.rows.into_iter().map(contact).collect();
-    Ok(json(StatusCode::OK, &List { data, next_cursor }))
+    Ok(json(StatusCode::OK, &listed(CursorKind::Contacts, page, contact)))
 }
 
 /// The profile picture of a contact or a group.

@@ -4,7 +4,7 @@ use super::{
     Api, Routes,
     body::{Incoming, incoming},
     error::{from_send, from_session},
-    query::{CursorKind, Query, encode},
+    query::{CursorKind, Query, listed},
     reply::json,
     route,
     sessions::session_id,
@@ -19,7 +19,7 @@ use rookery_protocol::{
     },
 };
 use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome, search};
-use std::{sync::Arc, time::Duration};
+use std::{convert, sync::Arc, time::Duration};
 use warp::{
     Filter,
     http::{HeaderMap, StatusCode},
@@ -149,9 +149,7 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
         None => api.sessions.history(user, id, &query).await,
     };
     let page = page.map_err(from_session)?;
-    let next_cursor = page.next.map(|next| encode(CursorKind::Messages, &next));
-    let data: Vec<_> = page.rows.into_iter().map(|row| message(id, row, None)).collect();
-    Ok(json(StatusCode::OK, &List { data, next_cursor }))
+    Ok(json(StatusCode::OK, &listed(CursorKind::Messages, page, |row| message(id, row, None))))
 }
 
 /// One message with its receipts; in a group a page of the members' receipts.
@@ -183,8 +181,7 @@ pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: 
     let mut participants = None;
     if row.from_me && row.chat.server() == JidServer::Group {
         let page = api.sessions.participants(id, &row, after.as_ref(), limit).await.map_err(from_session)?;
-        let next_cursor = page.next.map(|next| encode(CursorKind::Participants, &next));
-        participants = Some(List { data: page.rows, next_cursor });
+        participants = Some(listed(CursorKind::Participants, page, convert::identity));
         // Once more, so that the message's own times are not behind its members'.
         row = find().await?;
     }

@@ -1,8 +1,9 @@
 //! Query strings, limits and cursors of lists.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use rookery_protocol::{ApiError, ErrorCode};
-use std::{collections::BTreeMap, str::FromStr};
+use rookery_protocol::{ApiError, ErrorCode, api::List};
+use rookery_storage::Page;
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
@@ -93,8 +94,14 @@ impl CursorKind {
     }
 }
 
+/// A page as it is answered: its rows as `show` has them, and a cursor to where the next one begins.
+pub(super) fn listed<T, C: Display, R>(kind: CursorKind, page: Page<T, C>, show: impl FnMut(T) -> R) -> List<R> {
+    let next_cursor = page.next.map(|next| encode(kind, &next));
+    List { data: page.rows.into_iter().map(show).collect(), next_cursor }
+}
+
 /// A cursor as callers see it: opaque, and the same on every node and after a restart.
-pub(super) fn encode(kind: CursorKind, place: &impl ToString) -> String {
+fn encode(kind: CursorKind, place: &impl ToString) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(format!("{}.{}", kind.tag(), place.to_string()))
 }
 

@@ -5,7 +5,7 @@ use super::{
     body::{Incoming, incoming},
     error::from_session,
     openapi::FileBytes,
-    query::{CursorKind, encode},
+    query::{CursorKind, listed},
     reply::{bytes, json},
     route, with,
 };
@@ -17,7 +17,7 @@ use rookery_protocol::{
         SessionStatus, Success,
     },
 };
-use std::sync::Arc;
+use std::{convert, sync::Arc};
 use warp::{
     Filter,
     http::{StatusCode, header},
@@ -85,8 +85,7 @@ pub(super) async fn list(api: Arc<Api>, request: Incoming) -> Answer {
     let query = request.query()?;
     let after = query.cursor::<SessionId>(CursorKind::Sessions)?;
     let page = api.sessions.list(user, after, query.limit()?).await.map_err(from_session)?;
-    let next_cursor = page.next.map(|next| encode(CursorKind::Sessions, &next));
-    Ok(json(StatusCode::OK, &List { data: page.rows, next_cursor }))
+    Ok(json(StatusCode::OK, &listed(CursorKind::Sessions, page, convert::identity)))
 }
 
 /// Where a session stands.
