@@ -219,8 +219,8 @@ pub trait SyncStore: Send + Sync {
     async fn state(&self, session: SessionId) -> Result<HistorySyncRow, StoreError>;
     /// Replaces everything but [`HistorySyncRow::messages`], which [`SyncStore::import`] counts.
     async fn save(&self, fence: &Fence, state: &HistorySyncRow) -> Result<(), StoreError>;
-    /// Counts from nothing: another account is linked.
-    async fn restart(&self, fence: &Fence) -> Result<(), StoreError>;
+    /// Replaces everything, the count as well: another account is linked.
+    async fn restart(&self, fence: &Fence, state: &HistorySyncRow) -> Result<(), StoreError>;
     /// Stores a part of a chunk, and answers how many of its messages are new. Once is as good as often: a message
     /// that is there already stays as it is, and a chat takes in what is said of it once.
     async fn import(&self, fence: &Fence, import: Import) -> Result<u64, StoreError>;

@@ -24,6 +24,8 @@ pub struct WaitingChunk {
     pub id: MessageId,
     /// How often the phone was asked for it again.
     pub asked: u32,
+    /// It was asked for and is not announced again yet.
+    pub owed: bool,
 }
 
 /// A part of a history chunk, stored as a whole or not at all.

@@ -200,7 +200,6 @@ impl Running {
         match effect {
             Effect::StartClient => {
                 let generation = self.supersede();
-                self.intake.history().begin();
                 let observer =
                     Tap { generation, actor: me.clone(), desk: self.desk.clone(), intake: self.intake.clone() };
                 self.order(Order::Start { generation, observer });

@@ -17,12 +17,13 @@ async fn state(stores: &Stores) -> Result<()> {
     assert_eq!(stores.syncs.state(session).await?, HistorySyncRow::default());
     let import = Import { messages: vec![sample::inbound(1, &sample::chat(1), 1)], ..Import::default() };
     assert_eq!(stores.syncs.import(&fence, import).await?, 1);
-    let waiting = vec![WaitingChunk { id: "CHUNK".parse()?, asked: 2 }];
+    let waiting = vec![WaitingChunk { id: "CHUNK".parse()?, asked: 2, owed: true }];
     let row = HistorySyncRow { progress: 40, messages: 99, done: false, waiting };
     stores.syncs.save(&fence, &row).await?;
     assert_eq!(stores.syncs.state(session).await?, HistorySyncRow { messages: 1, ..row });
-    stores.syncs.restart(&fence).await?;
-    assert_eq!(stores.syncs.state(session).await?, HistorySyncRow::default());
+    let anew = HistorySyncRow { progress: 1, ..HistorySyncRow::default() };
+    stores.syncs.restart(&fence, &anew).await?;
+    assert_eq!(stores.syncs.state(session).await?, anew);
     sample::claim(stores, session).await?;
     assert!(stores.syncs.save(&fence, &HistorySyncRow::default()).await.is_err());
     assert!(stores.syncs.import(&fence, Import::default()).await.is_err());

@@ -272,9 +272,9 @@ mod tests {
             "010531406c69640001ac0201410180897aac02020001018089\
                        7a010180897a010001",
         );
-        let waiting = vec![WaitingChunk { id: "A".parse().unwrap(), asked: 1 }];
+        let waiting = vec![WaitingChunk { id: "A".parse().unwrap(), asked: 1, owed: false }];
         let sync = HistorySyncRow { progress: 40, messages: 300, done: false, waiting };
-        pinned(&sync, "0128ac020001014101");
+        pinned(&sync, "0128ac02000101410100");
     }
 
     #[test]

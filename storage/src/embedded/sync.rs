@@ -33,13 +33,13 @@ impl SyncStore for Embedded {
             .await
     }
 
-    async fn restart(&self, fence: &Fence) -> Result<(), StoreError> {
-        let fence = fence.clone();
+    async fn restart(&self, fence: &Fence, state: &HistorySyncRow) -> Result<(), StoreError> {
+        let (fence, state) = (fence.clone(), state.clone());
         self.0
             .write("sync_restart", move |transaction| {
                 transaction.check(&fence)?;
                 let key = tables::history_sync(fence.session());
-                transaction.put_row(Table::Peers, key, &HistorySyncRow::default())
+                transaction.put_row(Table::Peers, key, &state)
             })
             .await
     }

@@ -4,6 +4,7 @@ use super::{
     Ack, Inbound, Observer, SendFailure, amend, content,
     history::Chunk,
     peers::{self, Note},
+    sync_worker,
 };
 use crate::session::state::ClientEvent;
 use async_trait::async_trait;
@@ -76,6 +77,11 @@ impl Adapter {
         let _ = self.client.set(Arc::downgrade(client));
     }
 
+    /// Makes the announcement of a history chunk durable.
+    pub(super) async fn announced(&self, id: MessageId) -> anyhow::Result<()> {
+        self.observer.take(Inbound { announced: vec![id], ..Inbound::default() }).await
+    }
+
     /// The client ended without having been told to.
     pub(super) fn ended(&self) {
         self.observer.event(ClientEvent::Ended);
@@ -112,7 +118,7 @@ impl Adapter {
                 let outcome = ack.error.clone().map_or(Ack::Accepted, Ack::Refused);
                 self.observer.ack(&ack.id, outcome);
             }
-            Event::HistorySync(chunk) => self.observer.history(Chunk::new(chunk)),
+            Event::HistorySync(chunk) => self.observer.history(Chunk::new(chunk, sync_worker::announcement())),
             other => {
                 if let Some(note) = peers::note(other) {
                     self.observer.note(note);

@@ -6,7 +6,7 @@
 
 use super::{content, peers::name};
 use crate::session::sort_key::SortKeys;
-use rookery_protocol::{Jid, JidServer, Timestamp, api::Reaction};
+use rookery_protocol::{Jid, JidServer, MessageId, Timestamp, api::Reaction};
 use rookery_storage::{ChatFacts, ContactFacts, HistoryRow, Import, Mute};
 use std::collections::HashMap;
 use whatsapp_rust::{
@@ -23,27 +23,35 @@ const PART_MESSAGES: usize = 250;
 const PART_CONTACTS: usize = 500;
 
 /// A chunk of a phone's history.
-pub(crate) struct Chunk(Box<LazyHistorySync>);
+pub(crate) struct Chunk {
+    announcement: Option<MessageId>,
+    sync: Box<LazyHistorySync>,
+}
 
 impl Chunk {
-    pub(super) fn new(chunk: &LazyHistorySync) -> Self {
-        Self(Box::new(chunk.clone()))
+    pub(super) fn new(sync: &LazyHistorySync, announcement: Option<MessageId>) -> Self {
+        Self { announcement, sync: Box::new(sync.clone()) }
+    }
+
+    /// The message that has announced it.
+    pub(crate) fn announcement(&self) -> Option<MessageId> {
+        self.announcement.clone()
     }
 
     /// How large it is, compressed.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.compressed_bytes().len()
+        self.sync.compressed_bytes().len()
     }
 
     /// How much the phone has sent when it has sent this one, of 100; none where it does not count.
     pub(crate) fn progress(&self) -> Option<u32> {
-        let kind = self.0.sync_type();
+        let kind = self.sync.sync_type();
         let counts = [
             wa::message::HistorySyncType::INITIAL_BOOTSTRAP,
             wa::message::HistorySyncType::RECENT,
             wa::message::HistorySyncType::FULL,
         ];
-        if counts.into_iter().any(|counting| counting as i32 == kind) { self.0.progress() } else { None }
+        if counts.into_iter().any(|counting| counting as i32 == kind) { self.sync.progress() } else { None }
     }
 
     /// Decodes the chunk and hands over its parts; false from `take` ends it. Takes its time: not for a task that
@@ -51,7 +59,7 @@ impl Chunk {
     pub(crate) fn decode(&self, keys: &SortKeys, mut take: impl FnMut(Import) -> bool) -> Result<(), String> {
         let broken = |error: whatsapp_rust::wacore::history_sync::HistorySyncError| error.to_string();
         let people = {
-            let mut stream = self.0.stream();
+            let mut stream = self.sync.stream();
             while stream.next_conversation_bytes().map_err(broken)?.is_some() {}
             stream.remainder().map_err(broken)?
         };
@@ -63,7 +71,7 @@ impl Chunk {
                 return Ok(());
             }
         }
-        let (mut stream, mut conversation) = (self.0.stream(), wa::Conversation::default());
+        let (mut stream, mut conversation) = (self.sync.stream(), wa::Conversation::default());
         let mut part = Import::default();
         while stream.next_conversation_into(&mut conversation).map_err(broken)? {
             let Some(jid) = chat(&conversation, &phones) else { continue };

@@ -11,6 +11,7 @@ mod http_client;
 mod media;
 mod peers;
 mod requests;
+mod sync_worker;
 mod transport;
 
 pub(crate) use content::{payload_kind, text_payload};
@@ -30,11 +31,14 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
 use whatsapp_rust::{
     CacheConfig, CacheEntryConfig, SendOptions, TokioRuntime,
-    bot::Bot,
+    async_channel::Receiver,
     http::UreqHttpClient,
     pair_code::PairCodeOptions,
+    store::{commands::DeviceCommand, persistence_manager::PersistenceManager},
+    sync_task::MajorSyncTask,
     waproto::{codec, whatsapp::device_props::PlatformType},
 };
 
@@ -42,6 +46,8 @@ use whatsapp_rust::{
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a pairing code may take, the wait for the socket included.
 const PAIRING_CODE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a client writes down what changed of its device and is not urgent.
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a client may take to flush and close before it is aborted.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long WhatsApp may take to confirm that a link ends.
@@ -166,27 +172,30 @@ impl Connector {
         let props = whatsapp_rust::wacore::store::DevicePropsOverride::new()
             .with_os(self.settings.device_name.clone())
             .with_platform_type(PlatformType::CHROME);
+        let device = Arc::new(PersistenceManager::new(Arc::new(backend)).await?);
+        device.process_command(DeviceCommand::SetDeviceProps(props)).await;
         let transport = Arc::clone(&self.transport).factory(Arc::clone(&adapter), &self.settings.node, epoch);
-        let mut builder = Bot::builder()
-            .with_backend_arc(Arc::new(backend))
+        let mut builder = whatsapp_rust::Client::builder()
+            .with_runtime(TokioRuntime)
+            .with_persistence_manager(device)
             .with_transport_factory(transport)
             .with_http_client(self.http.clone())
-            .with_runtime(TokioRuntime)
-            .with_device_props(props)
-            .with_wanted_pre_key_count(self.settings.prekeys)
             .with_cache_config(caches())
-            .with_inbound_durability_hook(Arc::clone(&adapter).hook())
-            .with_event_handler(Arc::clone(&adapter).handler());
+            .with_background_saver_interval(SAVE_INTERVAL)
+            .with_wanted_pre_key_count(self.settings.prekeys)
+            .with_inbound_durability_hook(Arc::clone(&adapter).hook());
         if let Some(version) = self.settings.version {
-            builder = builder.with_version(version);
+            builder = builder.with_version_override(version);
         }
-        let bot = builder.build().await?;
-        adapter.attach(&bot.client());
+        let (client, tasks) = builder.build().await?.into_parts();
+        client.subscribe_handler(Arc::new(Arc::clone(&adapter).handler())).detach();
+        adapter.attach(&client);
         // Without it senders see one grey tick for as long as the session does not show itself online, and
         // online it would silence the phone's notifications.
-        bot.client().set_force_active_delivery_receipts(true);
+        client.set_force_active_delivery_receipts(true);
         Ok(Prepared {
-            bot,
+            client,
+            tasks,
             adapter,
             transfers: Arc::clone(&self.transfers),
             phone_timeout: self.settings.phone_timeout,
@@ -204,7 +213,8 @@ fn caches() -> CacheConfig {
 
 /// A client that is not connected yet.
 pub(crate) struct Prepared {
-    bot: Bot,
+    client: Arc<whatsapp_rust::Client>,
+    tasks: Receiver<MajorSyncTask>,
     adapter: Arc<Adapter>,
     transfers: Arc<Semaphore>,
     phone_timeout: Duration,
@@ -215,24 +225,35 @@ impl Prepared {
     pub(crate) fn line(&self) -> Line {
         let transfers = Arc::clone(&self.transfers);
         let phone_timeout = self.phone_timeout;
-        Line(Arc::new(Inner { client: self.bot.client(), reachable: Mutex::default(), transfers, phone_timeout }))
+        Line(Arc::new(Inner {
+            client: Arc::clone(&self.client),
+            reachable: Mutex::default(),
+            transfers,
+            phone_timeout,
+        }))
     }
 
     /// Connects.
     pub(crate) fn start(self) -> Client {
-        let Self { bot, adapter, .. } = self;
-        let inner = bot.client();
+        let Self { client, tasks, adapter, .. } = self;
+        sync_worker::start(&client, tasks, Arc::clone(&adapter));
         let (stop, mut stopped) = watch::channel(false);
         let (done, ended) = oneshot::channel();
-        let mut handle = bot.spawn();
+        let inner = Arc::clone(&client);
         tokio::spawn(async move {
+            let runner = Arc::clone(&client);
+            let mut running = AbortOnDropHandle::new(tokio::spawn(async move { runner.run().await }));
             let told = tokio::select! {
-                () = &mut handle => false,
+                _ = &mut running => false,
                 _ = stopped.wait_for(|stop| *stop) => true,
+            };
+            let close = async {
+                client.disconnect().await;
+                let _ = running.await;
             };
             if !told {
                 adapter.ended();
-            } else if tokio::time::timeout(SHUTDOWN_TIMEOUT, handle.shutdown()).await.is_err() {
+            } else if tokio::time::timeout(SHUTDOWN_TIMEOUT, close).await.is_err() {
                 tracing::warn!("a client did not close in time and was aborted");
             }
             let _ = done.send(());

@@ -1,20 +1,24 @@
 //! A session's history sync: chunks from the phone, into history, contacts and chats.
 //!
 //! A chunk is announced, fetched by the library, and then ours to store. The announcement is acknowledged when it is
-//! on our list of what we wait for, durably, and leaves the list when everything announced is stored. What is still on
+//! on our list of what we wait for, durably, and leaves the list when its chunk is stored. What is still on
 //! the list when nothing comes any more (a crash, a failed download) the phone is asked for again, by the id of the
-//! announcement. Storing a chunk twice changes nothing, so asking once too often is harmless.
+//! announcement. Storing a chunk twice changes nothing, so asking once too often is harmless. What is on the list and
+//! when it leaves decides [`ledger`].
 //!
 //! Bounded: parts of a chunk, chunks that wait, chunks that are decoded at a time over all sessions. While chunks wait,
 //! the phone's next announcement is not acknowledged, which slows it down; nobody else's messages wait for it.
+
+mod ledger;
 
 use super::{
     sort_key::SortKeys,
     whatsapp::{Chunk, Line},
 };
 use crate::metrics;
+use ledger::{Ledger, Overdue, QUIET};
 use rookery_protocol::{MessageId, api::HistorySync};
-use rookery_storage::{Fence, HistorySyncRow, Import, StoreError, Stores, WaitingChunk};
+use rookery_storage::{Fence, HistorySyncRow, Import, StoreError, Stores};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,12 +39,6 @@ const QUEUE_CHUNKS: usize = 256;
 const EASY: usize = 2;
 /// How long an announcement waits for that.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Announced chunks that are remembered.
-const MAX_WAITING: usize = 1_000;
-/// How long nothing has to happen before the phone is asked for what is missing; six times as long each time.
-const QUIET: Duration = Duration::from_secs(10);
-/// How often it is asked for one chunk.
-const ASKS: u32 = 3;
 /// How long an overloaded store is asked to take a part.
 const STORE_ATTEMPTS: u32 = 200;
 
@@ -66,11 +64,9 @@ enum ChunkError {
     Closing,
 }
 
-struct Ledger {
-    state: HistorySyncRow,
-    /// Chunks that this client has announced and handed over, since both were last the same or asked for.
-    announced: u64,
-    stored: u64,
+/// What a session's history sync is at.
+struct Desk {
+    ledger: Ledger,
     queue: VecDeque<Chunk>,
     queued_bytes: usize,
     /// A task empties the queue.
@@ -89,7 +85,7 @@ pub(crate) struct HistoryIntake {
     keys: Arc<SortKeys>,
     decoders: Decoders,
     closed: CancellationToken,
-    ledger: Mutex<Ledger>,
+    desk: Mutex<Desk>,
     /// How many chunks wait or are being stored.
     depth: watch::Sender<usize>,
     /// Writes of the state go one after the other, so that the latest is the last.
@@ -106,10 +102,8 @@ impl HistoryIntake {
         state: HistorySyncRow,
         closed: CancellationToken,
     ) -> Arc<Self> {
-        let ledger = Mutex::new(Ledger {
-            state,
-            announced: 0,
-            stored: 0,
+        let desk = Mutex::new(Desk {
+            ledger: Ledger::new(state),
             queue: VecDeque::new(),
             queued_bytes: 0,
             working: false,
@@ -118,43 +112,34 @@ impl HistoryIntake {
             line: None,
         });
         let saving = tokio::sync::Mutex::default();
-        Arc::new(Self { fence, stores, keys, decoders, closed, ledger, depth: watch::Sender::new(0), saving })
+        Arc::new(Self { fence, stores, keys, decoders, closed, desk, depth: watch::Sender::new(0), saving })
     }
 
     /// How far it has come; none before the phone has sent anything.
     pub(crate) fn progress(&self) -> Option<HistorySync> {
-        let ledger = self.ledger();
-        let HistorySyncRow { progress, messages, done, .. } = ledger.state;
-        (ledger.state != HistorySyncRow::default()).then_some(HistorySync { progress, messages, done })
-    }
-
-    /// A client starts: what an earlier one has announced and not handed over will not come from it any more.
-    pub(crate) fn begin(&self) {
-        let mut ledger = self.ledger();
-        (ledger.announced, ledger.stored) = (0, 0);
+        let desk = self.desk();
+        let state = desk.ledger.state();
+        let HistorySyncRow { progress, messages, done, .. } = *state;
+        (*state != HistorySyncRow::default()).then_some(HistorySync { progress, messages, done })
     }
 
     /// There is a connection, through which the phone can be asked; or there is none.
     pub(crate) fn connection(self: &Arc<Self>, line: Option<Line>) {
-        let mut ledger = self.ledger();
-        ledger.line = line;
-        ledger.active = Instant::now();
-        self.watch(&mut ledger);
+        let mut desk = self.desk();
+        desk.line = line;
+        desk.active = Instant::now();
+        self.watch(&mut desk);
     }
 
     /// Another account may be linked now: counts from nothing.
     pub(crate) fn restart(self: &Arc<Self>) {
-        self.ledger().state = HistorySyncRow::default();
+        self.desk().ledger = Ledger::default();
         let intake = Arc::clone(self);
         tokio::spawn(async move {
             let _one = intake.saving.lock().await;
-            let mut begun = intake.stores.syncs.restart(&intake.fence).await;
-            if begun.is_ok() {
-                // What has been announced meanwhile.
-                let state = intake.ledger().state.clone();
-                begun = intake.stores.syncs.save(&intake.fence, &state).await;
-            }
-            if let Err(error) = begun {
+            // With what has been announced meanwhile.
+            let state = intake.desk().ledger.state().clone();
+            if let Err(error) = intake.stores.syncs.restart(&intake.fence, &state).await {
                 tracing::warn!(session_id = %intake.fence.session(), %error, "a history sync could not be begun anew");
             }
         });
@@ -164,19 +149,14 @@ impl HistoryIntake {
     /// as others wait.
     pub(crate) async fn announced(self: &Arc<Self>, ids: Vec<MessageId>, patient: bool) -> Result<(), StoreError> {
         {
-            let mut ledger = self.ledger();
-            ledger.active = Instant::now();
-            ledger.announced += ids.len() as u64;
-            if ledger.stored < ledger.announced {
-                for id in ids {
-                    let waiting = &mut ledger.state.waiting;
-                    if waiting.len() < MAX_WAITING && !waiting.iter().any(|chunk| chunk.id == id) {
-                        waiting.push(WaitingChunk { id, asked: 0 });
-                    }
-                }
-                self.watch(&mut ledger);
+            let mut desk = self.desk();
+            desk.active = Instant::now();
+            for id in ids {
+                desk.ledger.announced(id);
             }
+            self.watch(&mut desk);
         }
+        // Even where all were known: they may not be durable yet.
         self.save().await?;
         if patient {
             let mut depth = self.depth.subscribe();
@@ -187,17 +167,17 @@ impl HistoryIntake {
 
     /// A chunk is here.
     pub(crate) fn put(self: &Arc<Self>, chunk: Chunk) {
-        let mut ledger = self.ledger();
-        ledger.active = Instant::now();
+        let mut desk = self.desk();
+        desk.active = Instant::now();
         let bytes = chunk.bytes();
-        if ledger.queue.len() >= QUEUE_CHUNKS || ledger.queued_bytes + bytes > QUEUE_BYTES {
+        if desk.queue.len() >= QUEUE_CHUNKS || desk.queued_bytes + bytes > QUEUE_BYTES {
             tracing::warn!(session_id = %self.fence.session(), bytes, "history comes too fast; a chunk will be asked for again");
             return;
         }
-        ledger.queue.push_back(chunk);
-        ledger.queued_bytes += bytes;
+        desk.queue.push_back(chunk);
+        desk.queued_bytes += bytes;
         self.depth.send_modify(|depth| *depth += 1);
-        if !std::mem::replace(&mut ledger.working, true) {
+        if !std::mem::replace(&mut desk.working, true) {
             let intake = Arc::clone(self);
             tokio::spawn(async move { intake.work().await });
         }
@@ -207,19 +187,19 @@ impl HistoryIntake {
     async fn work(self: Arc<Self>) {
         loop {
             let chunk = {
-                let mut ledger = self.ledger();
-                let Some(chunk) = ledger.queue.pop_front() else {
-                    ledger.working = false;
+                let mut desk = self.desk();
+                let Some(chunk) = desk.queue.pop_front() else {
+                    desk.working = false;
                     return;
                 };
-                ledger.queued_bytes -= chunk.bytes();
+                desk.queued_bytes -= chunk.bytes();
                 chunk
             };
-            let progress = chunk.progress();
+            let (id, progress) = (chunk.announcement(), chunk.progress());
             let stored = self.store(chunk).await;
             self.depth.send_modify(|depth| *depth -= 1);
             let result = match stored {
-                Ok(()) => self.stored(progress).await,
+                Ok(()) => self.stored(id, progress).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -253,7 +233,7 @@ impl HistoryIntake {
                     for (from_me, kind) in kinds {
                         metrics::message(if from_me { "outbound" } else { "inbound" }, kind, "imported");
                     }
-                    self.ledger().state.messages += new;
+                    self.desk().ledger.imported(new);
                     return Ok(());
                 }
                 Err(StoreError::Overloaded) => {
@@ -266,31 +246,26 @@ impl HistoryIntake {
     }
 
     /// A chunk is stored.
-    async fn stored(&self, progress: Option<u32>) -> Result<(), ChunkError> {
+    async fn stored(&self, announcement: Option<MessageId>, progress: Option<u32>) -> Result<(), ChunkError> {
         {
-            let mut ledger = self.ledger();
-            ledger.active = Instant::now();
-            ledger.stored += 1;
-            let settled = ledger.stored >= ledger.announced;
-            let state = &mut ledger.state;
-            state.progress = state.progress.max(progress.unwrap_or(0)).min(100);
-            if settled {
-                state.waiting.clear();
+            let mut desk = self.desk();
+            desk.active = Instant::now();
+            if let Some(id) = announcement {
+                desk.ledger.stored(id, progress);
             }
-            state.done |= state.progress == 100 && state.waiting.is_empty();
         }
         Ok(self.save().await?)
     }
 
     async fn save(&self) -> Result<(), StoreError> {
         let _one = self.saving.lock().await;
-        let state = self.ledger().state.clone();
+        let state = self.desk().ledger.state().clone();
         self.stores.syncs.save(&self.fence, &state).await
     }
 
     /// Sees to it that somebody looks after what is missing.
-    fn watch(self: &Arc<Self>, ledger: &mut Ledger) {
-        if !ledger.state.waiting.is_empty() && ledger.line.is_some() && !std::mem::replace(&mut ledger.watching, true) {
+    fn watch(self: &Arc<Self>, desk: &mut Desk) {
+        if desk.ledger.waits() && desk.line.is_some() && !std::mem::replace(&mut desk.watching, true) {
             let intake = Arc::clone(self);
             tokio::spawn(async move {
                 tokio::select! {
@@ -305,55 +280,37 @@ impl HistoryIntake {
     /// no connection.
     async fn look_after(&self) {
         loop {
-            let (pause, due) = {
-                let mut ledger = self.ledger();
-                let Some(line) = ledger.line.clone().filter(|_| !ledger.state.waiting.is_empty()) else {
-                    ledger.watching = false;
+            let (line, Overdue { ask, given_up }) = {
+                let mut desk = self.desk();
+                let Some(line) = desk.line.clone().filter(|_| desk.ledger.waits()) else {
+                    desk.watching = false;
                     return;
                 };
-                let quiet = ledger.active.elapsed();
-                let due = if ledger.working { vec![] } else { self.due(&mut ledger.state, quiet) };
-                if due.is_empty() {
-                    (QUIET / 10, None)
-                } else {
-                    ledger.active = Instant::now();
-                    (ledger.announced, ledger.stored) = (0, 0);
-                    (QUIET, Some((line, due)))
+                let quiet = if desk.working { Duration::ZERO } else { desk.active.elapsed() };
+                let overdue = desk.ledger.overdue(quiet);
+                if overdue != Overdue::default() {
+                    desk.active = Instant::now();
                 }
+                (line, overdue)
             };
-            if let Some((line, due)) = due {
+            if given_up > 0 {
+                tracing::warn!(session_id = %self.fence.session(), given_up, "the phone did not send announced history");
+            }
+            if given_up > 0 || !ask.is_empty() {
                 if let Err(error) = self.save().await {
                     tracing::warn!(session_id = %self.fence.session(), %error, "a history sync could not be noted");
                 }
-                for id in due {
+                for id in ask {
                     if let Err(error) = line.ask_for_chunk(&id).await {
                         tracing::warn!(session_id = %self.fence.session(), error = format!("{error:#}"), "history could not be asked for");
                     }
                 }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(QUIET / 10).await;
         }
     }
 
-    /// What to ask for after so long a silence; what was asked for often enough is given up.
-    fn due(&self, state: &mut HistorySyncRow, quiet: Duration) -> Vec<MessageId> {
-        let is_due = |chunk: &WaitingChunk| quiet >= QUIET * 6_u32.saturating_pow(chunk.asked.min(ASKS));
-        let before = state.waiting.len();
-        state.waiting.retain(|chunk| chunk.asked < ASKS || !is_due(chunk));
-        let given_up = before - state.waiting.len();
-        if given_up > 0 {
-            tracing::warn!(session_id = %self.fence.session(), given_up, "the phone did not send announced history");
-        }
-        state.done |= state.progress == 100 && state.waiting.is_empty();
-        let due = state.waiting.iter_mut().filter(|chunk| is_due(chunk));
-        due.map(|chunk| {
-            chunk.asked += 1;
-            chunk.id.clone()
-        })
-        .collect()
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
