@@ -75,7 +75,7 @@ impl App {
                 Fetcher::new(tls, config.allowed_hosts()?),
                 config.media.concurrent,
                 Duration::from_millis(config.media.transfer_timeout_ms),
-            ),
+            )?,
             received: Arc::clone(&received),
             request_timeout: Duration::from_millis(config.api.request_timeout_ms),
             ready: AtomicBool::new(true),

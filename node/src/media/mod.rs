@@ -4,6 +4,7 @@
 //! memory. What comes out is a message's [`Content`] with a durable file, ready to be accepted.
 
 mod cache;
+mod decoders;
 mod inspect;
 mod keep;
 mod mp4;
@@ -20,11 +21,17 @@ use crate::{
     spool::{Draft, Plain, Spool, SpoolError},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use decoders::Decoders;
+use inspect::Undecoded;
 use rookery_protocol::{
     Timestamp,
     api::{Media as MediaView, MediaShape, MessageType},
 };
-use std::{io::Seek, sync::Arc, time::Duration};
+use std::{
+    io::{self, Seek},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
@@ -33,8 +40,6 @@ use tokio::{
 
 /// How long a caller's file may wait for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Memory for images that are being decoded, in KiB. One that needs more is decoded alone.
-const DECODE_KIB: u32 = 64 << 10;
 /// The longest file name, in characters.
 const MAX_NAME_CHARS: usize = 255;
 /// How much of a `data:` URL is decoded at a time; a multiple of four.
@@ -120,16 +125,20 @@ pub(crate) struct Media {
     spool: Spool,
     fetcher: Fetcher,
     turns: Arc<Semaphore>,
-    decoding: Arc<Semaphore>,
+    decoders: Decoders,
     transfer_timeout: Duration,
 }
 
 impl Media {
-    /// Takes in so many files at a time, each within this time.
-    pub(crate) fn new(spool: Spool, fetcher: Fetcher, concurrent: usize, transfer_timeout: Duration) -> Self {
+    /// Takes in so many files at a time, each within this time. Starts threads that decode images.
+    pub(crate) fn new(
+        spool: Spool,
+        fetcher: Fetcher,
+        concurrent: usize,
+        transfer_timeout: Duration,
+    ) -> io::Result<Self> {
         let turns = Arc::new(Semaphore::new(concurrent));
-        let decoding = Arc::new(Semaphore::new(DECODE_KIB as usize));
-        Self { spool, fetcher, turns, decoding, transfer_timeout }
+        Ok(Self { spool, fetcher, turns, decoders: Decoders::start()?, transfer_timeout })
     }
 
     /// The largest file.
@@ -181,36 +190,25 @@ impl Media {
         }
         let kind = wish.kind;
         let (mut arrived, mut message, image) = blocking(move || look_at(arrived, &wish)).await?;
-        let memory = match &image {
-            Some(image) => {
-                let kib = u32::try_from(image.bytes() >> 10).unwrap_or(u32::MAX).clamp(1, DECODE_KIB);
-                Arc::clone(&self.decoding).acquire_many_owned(kib).await.ok()
-            }
-            None => None,
-        };
+        if let Some(image) = image {
+            let (file, picture) = self.decoders.decode(image, arrived.plain.file).await?;
+            arrived.plain.file = file;
+            let picture = picture.map_err(|why| Problem::Field(field, why))?;
+            message.dimensions = Some((picture.width, picture.height));
+            message.thumbnail = Some(picture.thumbnail);
+        }
         let spool = self.spool.clone();
-        blocking(move || {
-            if let Some(image) = image {
-                let picture = image.decode(&mut arrived.plain.file).map_err(|why| Problem::Field(field, why))?;
-                message.dimensions = Some((picture.width, picture.height));
-                message.thumbnail = Some(picture.thumbnail);
-            }
-            drop(memory);
-            seal_file(&spool, kind, arrived, message)
-        })
-        .await
+        blocking(move || seal_file(&spool, kind, arrived, message)).await
     }
 }
 
 /// The type, the size and the duration; an image's head.
-fn look_at(mut arrived: Arrived, wish: &Wish) -> Result<(Arrived, FileMessage, Option<inspect::Undecoded>), Problem> {
+fn look_at(mut arrived: Arrived, wish: &Wish) -> Result<(Arrived, FileMessage, Option<Undecoded>), Problem> {
     let file = &mut arrived.plain.file;
     let head = inspect::head(file).map_err(Problem::Node)?;
     let mime = inspect::fit(wish.kind, &head).map_err(|why| Problem::Field("type", why))?;
     let image = match wish.kind {
-        MessageType::Image => {
-            Some(inspect::Undecoded::open(file, mime).map_err(|why| Problem::Field(wish.field, why))?)
-        }
+        MessageType::Image => Some(Undecoded::open(file, mime).map_err(|why| Problem::Field(wish.field, why))?),
         _ => None,
     };
     let voice = wish.kind == MessageType::Audio && inspect::is_voice(mime);
@@ -254,7 +252,7 @@ fn seal_file(spool: &Spool, kind: MessageType, mut arrived: Arrived, message: Fi
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    spawn_blocking(work).await.map_err(|error| Problem::Node(std::io::Error::other(error)))?
+    spawn_blocking(work).await.map_err(|error| Problem::Node(io::Error::other(error)))?
 }
 
 fn from_fetch(error: FetchError) -> Problem {
@@ -310,6 +308,7 @@ mod tests {
             1,
             Duration::from_secs(5),
         )
+        .unwrap()
     }
 
     #[test]
