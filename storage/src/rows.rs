@@ -52,6 +52,11 @@ pub struct SessionRow {
 }
 
 impl SessionRow {
+    /// Where it stands.
+    pub fn status(&self) -> SessionStatus {
+        self.statuses.first().map_or(SessionStatus::Stopped, |change| change.status)
+    }
+
     /// A new session of this user, under a fresh id, that is about to be paired.
     pub fn new(user_id: UserId, name: impl Into<String>, created_at: Timestamp) -> Self {
         Self {

@@ -1,6 +1,9 @@
 //! Health, readiness, reachability, request ids: what balancers and operators ask.
 
-use crate::{client::answer, world::World};
+use crate::{
+    client::answer,
+    world::{OWNER, World},
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -39,6 +42,25 @@ async fn the_connection_test_shows_details_to_the_administrator_only() {
     assert!(probe["nodes"][0]["latency_ms"].is_u64(), "{probe}");
     assert_eq!(probe["storage"]["reachable"], true);
     assert!(probe["storage"]["latency_ms"].is_u64() && probe["storage"]["engine"].is_string(), "{probe}");
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_administrator_sees_what_the_node_owns() {
+    let world = World::start().await;
+    world.link(OWNER).await;
+    let pairing = world.create().await;
+    world.status_is(&pairing, "SCAN_QR_CODE").await;
+    let cluster = world.admin().get("/api/cluster").await.expect(200).body;
+    let expected = json!({
+        "nodes": [{
+            "node_id": "node-1", "state": "active", "version": env!("CARGO_PKG_VERSION"), "ring_share": 1.0,
+            "sessions": 2, "sessions_by_status": {"WORKING": 1, "SCAN_QR_CODE": 1},
+        }],
+        "moves": [],
+    });
+    assert_eq!(cluster, expected);
+    assert_eq!(world.client.get("/api/cluster").await.status, 401, "not for users");
     world.finish();
 }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::metrics;
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Timestamp,
-    api::{Health, NodeReachability, Probe, StorageReachability},
+    api::{Cluster, ClusterNode, Health, NodeReachability, NodeState, Probe, StorageReachability},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -35,12 +35,14 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     let live = path!("api" / "health" / "live").and(with(api));
     let ready = path!("api" / "health" / "ready").and(with(api));
     let connection = path!("api" / "test-node-connection").and(with(api));
+    let cluster = path!("api" / "cluster").and(with(api));
     let metrics = path!("metrics").and(with(api));
     vec![
         route("health", health.and(warp::get()).then(health_of)),
         route("health_live", live.and(warp::get()).then(liveness)),
         route("health_ready", ready.and(warp::get()).then(readiness)),
         route("test_node_connection", connection.and(warp::get()).and(incoming(api)).then(test_connection)),
+        route("cluster", cluster.and(warp::get()).and(incoming(api)).then(cluster_of)),
         route("metrics", metrics.and(warp::get()).and(incoming(api)).then(render_metrics)),
     ]
 }
@@ -111,6 +113,26 @@ pub(super) async fn test_connection(api: Arc<Api>, request: Incoming) -> Answer 
         });
     }
     Ok(json(StatusCode::OK, &probe))
+}
+
+/// The nodes, what each owns, and the sessions on their way between them.
+#[utoipa::path(
+    get, path = "/api/cluster", tag = "Service",
+    security(("admin_key" = [])), operation_id = "cluster",
+    responses((status = 200, description = "The cluster as this node sees it.", body = Cluster)),
+)]
+pub(super) async fn cluster_of(api: Arc<Api>, request: Incoming) -> Answer {
+    api.access.require_admin(&request.headers)?;
+    let sessions_by_status = api.sessions.by_status();
+    let node = ClusterNode {
+        node_id: api.node.clone(),
+        state: if api.ready.load(Ordering::Acquire) { NodeState::Active } else { NodeState::Draining },
+        version: env!("CARGO_PKG_VERSION").into(),
+        ring_share: 1.0,
+        sessions: sessions_by_status.values().sum(),
+        sessions_by_status,
+    };
+    Ok(json(StatusCode::OK, &Cluster { nodes: vec![node], moves: vec![] }))
 }
 
 impl Api {

@@ -36,7 +36,7 @@ pub(crate) struct View {
 impl View {
     /// Where the session stands.
     pub(crate) fn status(&self) -> SessionStatus {
-        self.row.statuses.first().map_or(SessionStatus::Stopped, |change| change.status)
+        self.row.status()
     }
 }
 

@@ -21,10 +21,10 @@ use super::{
 use crate::spool::Spool;
 use futures_util::StreamExt;
 use ractor::{Actor, ActorRef};
-use rookery_protocol::{Incarnation, Jid, NodeId, SessionId, Timestamp, UserId};
+use rookery_protocol::{Incarnation, Jid, NodeId, SessionId, Timestamp, UserId, api::SessionStatus};
 use rookery_storage::{Fence, Owner, SessionRow, StoreError, Stores};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
     sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
@@ -315,6 +315,16 @@ impl Sessions {
     pub(crate) fn oldest_unsent(&self) -> Option<Timestamp> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
         running.values().filter_map(|handle| handle.desk.backlog().1).min()
+    }
+
+    /// How many sessions this node owns, by their status.
+    pub(crate) fn by_status(&self) -> BTreeMap<SessionStatus, u64> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = BTreeMap::new();
+        for handle in running.values() {
+            *counts.entry(handle.view.borrow().status()).or_default() += 1;
+        }
+        counts
     }
 
     fn stripe(&self, id: SessionId) -> &Mutex<()> {

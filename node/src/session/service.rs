@@ -311,10 +311,11 @@ impl Sessions {
     }
 
     fn describe_row(row: SessionRow) -> Session {
+        let status = row.status();
         Session {
             session_id: row.session_id,
             session_name: row.name,
-            status: row.statuses.first().map_or(SessionStatus::Stopped, |change| change.status),
+            status,
             phone: row.device.as_ref().map(|device| device.phone().to_owned()),
             device_id: row.device,
             lid: row.lid,

@@ -125,7 +125,7 @@ impl State {
 
     /// Where the session stands.
     pub(crate) fn status(&self) -> SessionStatus {
-        self.row.statuses.first().map_or(SessionStatus::Stopped, |change| change.status)
+        self.row.status()
     }
 
     /// Takes an event in and says what is to be done.

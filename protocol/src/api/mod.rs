@@ -15,7 +15,7 @@ pub use message::{
     Direction, Media, MediaKind, MediaShape, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt,
     Reaction, Receipts, SendMedia, SendText, Sent, SentStatus, UploadMedia,
 };
-pub use service::{Health, NodeReachability, Probe, StorageReachability};
+pub use service::{Cluster, ClusterNode, Health, NodeReachability, NodeState, Probe, SessionMove, StorageReachability};
 pub use session::{
     ActiveSession, ChangedSession, CreateSession, HistorySync, PairingCode, PairingCodeRequest, QrCode, Session,
     SessionStatus, StatusChange,

@@ -1,7 +1,9 @@
 //! Bodies of the service routes.
 
-use crate::{NodeId, Timestamp};
+use super::SessionStatus;
+use crate::{NodeId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// `GET /health`.
@@ -54,4 +56,51 @@ pub struct StorageReachability {
     pub reachable: bool,
     /// How long it took, in milliseconds.
     pub latency_ms: u64,
+}
+
+/// `GET /cluster`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Cluster {
+    /// The nodes, by their names.
+    pub nodes: Vec<ClusterNode>,
+    /// Sessions on their way from one node to another.
+    pub moves: Vec<SessionMove>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterNode {
+    /// Which.
+    pub node_id: NodeId,
+    /// What it may do.
+    pub state: NodeState,
+    /// The version of its binary.
+    pub version: String,
+    /// Its part of all sessions by the ring, from 0 to 1.
+    pub ring_share: f64,
+    /// The sessions that it owns.
+    pub sessions: u64,
+    /// Of these, how many are in which status.
+    pub sessions_by_status: BTreeMap<SessionStatus, u64>,
+}
+
+/// What a node may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It owns sessions and takes new ones.
+    Active,
+    /// It starts or stops, and takes no new ones.
+    Draining,
+}
+
+/// A session that changes its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionMove {
+    /// Which.
+    pub session_id: SessionId,
+    /// The node that gives it up.
+    pub from: NodeId,
+    /// The node that takes it.
+    pub to: NodeId,
 }
