@@ -225,6 +225,15 @@ pub(crate) fn sound_of(seconds: u32) -> Vec<u8> {
     mp4(b"M4A ", 0, 0, false, seconds)
 }
 
+/// A WAV: mono, 8 kHz, 8 bits.
+pub(crate) fn wav_of(seconds: u32) -> Vec<u8> {
+    let rate = 8_000_u32.to_le_bytes();
+    let chunk = |name: &[u8], body: &[u8]| [name, &(body.len() as u32).to_le_bytes(), body].concat();
+    let format = chunk(b"fmt ", &[&[1, 0, 1, 0], &rate[..], &rate, &[1, 0, 8, 0]].concat());
+    let samples = chunk(b"data", &vec![128; (8_000 * seconds) as usize]);
+    chunk(b"RIFF", &[&b"WAVE"[..], &format, &samples].concat())
+}
+
 fn mp4(brand: &[u8], width: u32, height: u32, turned: bool, seconds: u32) -> Vec<u8> {
     let one = 1_u32 << 16;
     let matrix = if turned { [0, one, 0, one, 0, 0, 0, 0, one] } else { [one, 0, 0, 0, one, 0, 0, 0, one] };

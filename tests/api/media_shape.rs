@@ -2,7 +2,7 @@
 
 use crate::{
     client::answer,
-    hosts::{film_of, picture, sound_of, turned, voice},
+    hosts::{film_of, picture, sound_of, turned, voice, wav_of},
     media::{MEDIA, form},
     world::{FRIEND, World, sent},
 };
@@ -43,6 +43,7 @@ async fn files_have_their_size_and_duration() {
         ("a film that says nothing", "video", film_of(0, 0, false, 0), [none.clone(), none.clone(), none.clone()]),
         ("a voice note", "audio", voice(7), [none.clone(), none.clone(), json!(7)]),
         ("a sound", "audio", sound_of(9), [none.clone(), none.clone(), json!(9)]),
+        ("a recording", "audio", wav_of(4), [none.clone(), none.clone(), json!(4)]),
         ("a picture as a document", "document", jpeg.clone(), [none.clone(), none.clone(), none.clone()]),
     ] {
         let id = upload(&world, &session, kind, &file).await;

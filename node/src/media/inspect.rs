@@ -3,7 +3,7 @@
 //! Knows nothing of where a file comes from or goes to. Whatever it is given was made by a stranger: an image is decoded
 //! within limits, and one that cannot be is refused.
 
-use super::{mp4, ogg};
+use super::{mp4, ogg, sound};
 use image::{
     DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegEncoder, metadata::Orientation,
 };
@@ -91,7 +91,10 @@ pub(super) fn film(file: &mut File, head: &[u8], mime: &str) -> io::Result<mp4::
     if is_voice(mime) {
         return Ok(mp4::Film { dimensions: None, seconds: ogg::opus_seconds(file)? });
     }
-    if head.get(4..8) == Some(b"ftyp") { mp4::look(file) } else { Ok(mp4::Film::default()) }
+    if head.get(4..8) == Some(b"ftyp") {
+        return mp4::look(file);
+    }
+    Ok(mp4::Film { dimensions: None, seconds: sound::seconds(file, mime)? })
 }
 
 /// The beginning of a file.

@@ -10,6 +10,7 @@ mod keep;
 mod mp4;
 mod ogg;
 mod received;
+mod sound;
 
 pub(crate) use cache::Cache;
 pub(crate) use keep::{Keep, KeepLimits, Location, Place, S3Settings};
