@@ -112,9 +112,15 @@ impl Ledger {
     pub(crate) fn accepted_over(&self, from: &DeviceKey, id: &str, at: u64, connection: u64, told: bool) {
         let mut ledger = lock(&self.0);
         if let Some((_, message)) = ledger.find(&from.number, id) {
+            message.accepted += 1;
+            // The answer to a device that could not read it says nothing of the message itself: its sender may not
+            // know yet that it was accepted.
+            if message.recipients.iter().any(|recipient| recipient.asked_again) {
+                message.again = Cause::SentAgain;
+                return;
+            }
             let unasked = message.told && message.connection == connection && message.from == *from;
             message.again = if unasked { Cause::Unasked } else { Cause::SentAgain };
-            message.accepted += 1;
             message.connection = connection;
             message.told = told;
             return;
@@ -206,6 +212,13 @@ impl Ledger {
         if let Some(recipient) = recipients.and_then(|r| r.iter_mut().find(|r| r.device == *phone)) {
             recipient.acknowledged.get_or_insert((unix_now_ms(), 0));
         }
+    }
+
+    /// Whether a device has it.
+    pub(crate) fn is_acknowledged(&self, sender: &str, id: &str, device: &DeviceKey) -> bool {
+        let mut ledger = lock(&self.0);
+        let recipients = ledger.find(sender, id).map(|(_, message)| &message.recipients);
+        recipients.is_some_and(|r| r.iter().any(|r| r.device == *device && r.acknowledged.is_some()))
     }
 
     /// A device cannot read it and wants it again.
@@ -345,10 +358,13 @@ mod tests {
         assert_eq!(send(2, true), Cause::SentAgain, "it has connected anew");
         ledger.asked_again("1", "A", &to);
         assert_eq!(send(2, true), Cause::Retried);
+        ledger.asked_again("1", "A", &to);
+        assert_eq!(send(3, true), Cause::Retried, "it has connected anew, and answers first");
+        assert_eq!(send(3, true), Cause::SentAgain, "and then sends what it does not know to be accepted");
         assert_eq!(ledger.duplicates(), []);
-        assert_eq!(send(2, true), Cause::Unasked);
+        assert_eq!(send(3, true), Cause::Unasked);
         let twice = ledger.duplicates();
-        assert_eq!((twice.len(), twice[0].accepted, twice[0].devices["3:1"].deliveries.len()), (1, 5, 5));
+        assert_eq!((twice.len(), twice[0].accepted, twice[0].devices["3:1"].deliveries.len()), (1, 7, 7));
     }
 
     #[test]

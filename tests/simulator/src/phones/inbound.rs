@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use buffa::Message as _;
 use wacore_binary::jid::Server;
@@ -26,8 +27,12 @@ use crate::world::World;
 
 /// What begins the answer of an echo phone.
 const ECHO: &str = "echo: ";
-/// How often a phone asks for a message again.
-const RETRY_COUNT: u8 = 1;
+/// How often a phone asks for a message that it cannot read: as often as WhatsApp answers.
+const RETRIES: u8 = 5;
+/// How long it waits for the answer before it asks once more.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Messages that a phone asks for at a time.
+const ASKING: usize = 1_024;
 
 /// Stanzas that wait for a phone.
 #[derive(Default)]
@@ -113,10 +118,33 @@ fn message(world: &Arc<World>, account: &Arc<Account>, node: &Node) {
         Err(DecryptError::Failed(error)) => {
             world.stats.count("phone: undecryptable");
             tracing::debug!(error, "a phone cannot decrypt");
-            let time = text_of(node, "t");
-            replies::retry(world, account, &origin.sender, &reply(&origin, node), &time, RETRY_COUNT);
+            ask_again(world, account, &origin, reply(&origin, node), text_of(node, "t"));
         }
     }
+}
+
+/// Asks for a message until it can be read: the sender may have gone down with the first request.
+fn ask_again(world: &Arc<World>, account: &Arc<Account>, origin: &Origin, reply: Reply, time: String) {
+    let (world, account, sender) = (world.clone(), account.clone(), origin.sender.clone());
+    {
+        let mut asking = lock(&account.phone.asking);
+        if asking.len() >= ASKING || !asking.insert(reply.id.clone()) {
+            return;
+        }
+    }
+    let (tasks, runtime) = (world.tasks.clone(), world.runtime.clone());
+    let asking = async move {
+        for count in 1..=RETRIES {
+            replies::retry(&world, &account, &sender, &reply, &time, count);
+            let pause = tokio::time::sleep(RETRY_AFTER);
+            let stopped = world.stop.run_until_cancelled(pause).await.is_none();
+            if stopped || world.ledger.is_acknowledged(&sender.number, &reply.id, &account.key(0)) {
+                break;
+            }
+        }
+        lock(&account.phone.asking).remove(&reply.id);
+    };
+    tasks.spawn_on(asking, &runtime);
 }
 
 fn reply(origin: &Origin, node: &Node) -> Reply {

@@ -24,7 +24,7 @@ pub(crate) mod signal;
 mod stores;
 mod votes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,6 +76,8 @@ pub(crate) struct PhoneState {
     history: Mutex<HistorySize>,
     /// What of it was announced.
     announced: Mutex<history::Announcements>,
+    /// Messages that it cannot read and asks for.
+    asking: Mutex<HashSet<String>>,
     pub(crate) events: Events,
     echo: AtomicBool,
 }
@@ -99,6 +101,7 @@ impl PhoneState {
             known: Mutex::default(),
             history: Mutex::default(),
             announced: Mutex::default(),
+            asking: Mutex::default(),
             events: Events::default(),
             echo: AtomicBool::new(false),
         }
