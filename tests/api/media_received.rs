@@ -106,7 +106,9 @@ async fn ranges_and_conditions_are_honoured() {
         assert_eq!(part.header("content-length"), (end - start).to_string());
     }
     for range in [format!("bytes={length}-"), "bytes=-0".to_owned()] {
-        get(&world, &url, &[("range", &range)]).await.error(416, "range_not_satisfiable");
+        let refused = get(&world, &url, &[("range", &range)]).await;
+        assert_eq!(refused.header("content-range"), format!("bytes */{length}"));
+        refused.error(416, "range_not_satisfiable");
     }
     for range in ["bytes=9-3", "bytes=0-1,5-6", "bytes=x", "lines=1-2", ""] {
         assert_eq!(get(&world, &url, &[("range", range)]).await.expect(200).bytes.len(), length, "{range:?}");

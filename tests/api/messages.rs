@@ -110,6 +110,30 @@ async fn every_form_of_a_recipient_reaches_the_same_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lid_whose_number_is_known_is_the_same_chat() {
+    let (world, session) = World::linked(&[]).await;
+    let friend = world.phone(FRIEND);
+    let question = friend.send_text(OWNER, "who is there?").unwrap();
+    world.message_where(&session, &question, |_| true).await;
+    let lid = format!("{}@lid", friend.lid());
+    let contacts = format!("/api/whatsapp/sessions/{session}/contacts?query={FRIEND}");
+    eventually("the LID is known", async || match world.client.get(&contacts).await.expect(200).body {
+        list if list["data"][0]["lid"] == lid => Ok(()),
+        list => Err(list.to_string()),
+    })
+    .await;
+    let sent = world.client.send(&session, &lid, "it is me").await.expect(200);
+    assert_eq!((&sent.body["to"], &sent.body["chat"]), (&json!(lid), &json!(format!("{FRIEND}@s.whatsapp.net"))));
+    let id = sent.text("message_id");
+    let chat = world.client.all(&format!("/api/whatsapp/sessions/{session}/messages?chat={FRIEND}")).await;
+    let shown: Vec<_> = chat.iter().map(|row| row["message_id"].as_str().unwrap()).collect();
+    assert_eq!(shown, [id.as_str(), &question]);
+    assert_eq!(chat[0]["sender"], format!("{OWNER}@s.whatsapp.net"), "who sent it");
+    world.arrived(FRIEND, &id).await;
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_acknowledgement_in_time_a_send_is_queued() {
     let (world, session) = World::linked(&[("ROOKERY_SENDS__WAIT_MS", "300")]).await;
     world.send(&session, FRIEND, "first").await;

@@ -81,7 +81,7 @@ pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     });
     let content = Content::text(text);
     let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
-    let send = SendRequest { to, chat, content, idempotency, wait, typing };
+    let send = SendRequest { to, chat, sender: None, content, idempotency, wait, typing };
     let receipt = api.sessions.send(user, session, send).await.map_err(from_session)?;
     sent(session, receipt.map_err(|error| from_send(&error))?)
 }

@@ -113,10 +113,12 @@ pub(super) fn finish(response: Response, request_id: &str) -> Response {
     let mut response = response;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         let route = response.extensions().get::<Route>().copied();
+        let headers = std::mem::take(response.headers_mut());
         response = match super::auth::fixed_body(&error) {
             Some(body) => bytes(status(&error), "application/json", body),
             None => json(status(&error), &error.body(request_id)),
         };
+        response.headers_mut().extend(headers);
         if let Some(delay) = error.retry_after {
             let seconds = delay.as_secs_f64().ceil().max(1.0) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

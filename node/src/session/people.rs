@@ -1,8 +1,8 @@
 //! What the API asks about a session's contacts and chats.
 
 use super::{SessionError, registry::Sessions};
-use rookery_protocol::{Jid, SessionId, UserId};
-use rookery_storage::{ChatPlace, ChatRow, ContactQuery, ContactRow, Page};
+use rookery_protocol::{Jid, JidServer, SessionId, UserId};
+use rookery_storage::{ChatPlace, ChatRow, ContactQuery, ContactRow, Page, StoreError, Stores};
 
 /// A profile picture as WhatsApp names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,16 @@ pub(crate) struct Picture {
     pub id: String,
     /// Where it is.
     pub url: String,
+}
+
+/// The address of a chat: the phone number in place of a LID, where it is known whose that is.
+pub(super) async fn address(stores: &Stores, session: SessionId, chat: Jid) -> Result<Jid, StoreError> {
+    if chat.server() != JidServer::Lid {
+        return Ok(chat);
+    }
+    let contact = stores.contacts.get(session, std::slice::from_ref(&chat)).await?.pop().flatten();
+    let known = contact.filter(|contact| contact.jid.server() == JidServer::PhoneNumber);
+    Ok(known.map_or(chat, |contact| contact.jid))
 }
 
 impl Sessions {

@@ -3,6 +3,7 @@
 use super::{
     SendError, SendReceipt, SendRequest, View,
     actor::Message,
+    people::address,
     registry::{Handle, Sessions},
     state::Event,
 };
@@ -205,9 +206,11 @@ impl Sessions {
         mut request: SendRequest,
     ) -> Result<Result<SendReceipt, SendError>, SessionError> {
         let handle = self.of_user(user, id).await?;
+        request.chat = address(&self.env.stores, id, request.chat).await?;
         {
             let view = handle.view.borrow();
             linked(&view)?;
+            request.sender = view.row.device.as_ref().and_then(|device| Jid::from_phone(device.phone()).ok());
             if !view.row.wanted {
                 // Nobody is going to connect it; the message is kept for when somebody does.
                 request.wait = Duration::ZERO;

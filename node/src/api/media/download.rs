@@ -72,10 +72,10 @@ pub(super) async fn download(id: String, message: String, api: Arc<Api>, request
     }
     let opened = api.received.open(&api.sessions, id, &row, &file).await.map_err(from_media)?;
     let length = opened.metadata().map_err(|error| from_media(error.into()))?.len();
-    answer(&request.headers, &row, &etag, opened, length)
+    Ok(answer(&request.headers, &row, &etag, opened, length))
 }
 
-fn answer(headers: &HeaderMap, row: &HistoryRow, etag: &str, file: File, length: u64) -> Answer {
+fn answer(headers: &HeaderMap, row: &HistoryRow, etag: &str, file: File, length: u64) -> Response {
     // A range of another version of the file is of no use.
     let fresh = !headers.contains_key(header::IF_RANGE) || matches_etag(headers, &header::IF_RANGE, etag);
     let wanted = headers.get(header::RANGE).filter(|_| fresh).and_then(|range| range.to_str().ok());
@@ -85,7 +85,10 @@ fn answer(headers: &HeaderMap, row: &HistoryRow, etag: &str, file: File, length:
         Range::Part(start, end) => (StatusCode::PARTIAL_CONTENT, start, end),
         Range::Outside => {
             let text = format!("The file has {length} bytes.");
-            return Err(ApiError::new(ErrorCode::RangeNotSatisfiable, text));
+            let mut response = reply::error(ApiError::new(ErrorCode::RangeNotSatisfiable, text));
+            let length = HeaderValue::try_from(format!("bytes */{length}")).expect("digits");
+            response.headers_mut().insert(header::CONTENT_RANGE, length);
+            return response;
         }
     };
     let part = FilePart { file: Arc::new(file), start, length: end - start };
@@ -94,7 +97,7 @@ fn answer(headers: &HeaderMap, row: &HistoryRow, etag: &str, file: File, length:
         let range = format!("bytes {start}-{}/{length}", end - 1);
         response.headers_mut().insert(header::CONTENT_RANGE, HeaderValue::try_from(range).expect("digits"));
     }
-    Ok(response)
+    response
 }
 
 /// The headers that every answer about the file has.

@@ -131,7 +131,7 @@ async fn accept(
     let Wanted { session, to, chat, wish, typing } = wanted;
     let content = api.media.prepare(arrived, wish).await.map_err(from_problem)?;
     let left = caller.deadline.saturating_duration_since(tokio::time::Instant::now());
-    let send = SendRequest { to, chat, content, idempotency, wait: caller.wait.min(left), typing };
+    let send = SendRequest { to, chat, sender: None, content, idempotency, wait: caller.wait.min(left), typing };
     let receipt = api.sessions.send(caller.user, session, send).await.map_err(from_session)?;
     sent(session, receipt.map_err(|error| from_send(&error))?)
 }

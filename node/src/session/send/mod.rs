@@ -65,6 +65,8 @@ pub(crate) struct SendRequest {
     pub to: String,
     /// The recipient's address.
     pub chat: Jid,
+    /// The account that sends it; the sessions know it.
+    pub sender: Option<Jid>,
     /// What it says.
     pub content: Content,
     /// Hash of the caller's idempotency key, and of the request it stands for.
@@ -354,7 +356,10 @@ impl SendDesk {
             (key, SendRecord { request_hash, message_id: message_id.clone(), to, chat, accepted_at: now, sort_key })
         });
         let (to, chat) = (request.to, request.chat.clone());
-        let history = history_row(request.content, request.chat, &message_id, sort_key, now);
+        let history = HistoryRow {
+            sender: request.sender,
+            ..history_row(request.content, request.chat, &message_id, sort_key, now)
+        };
         let accepted = Accepted { outbox: item.row.clone(), history, idempotency: record };
         let (report_accepted, is_accepted) = oneshot::channel();
         let (report_outcome, outcome) = oneshot::channel();
