@@ -209,6 +209,9 @@ async fn an_idempotency_key_sends_once() {
     assert_eq!(spelt.body["message_id"], first.body["message_id"]);
     world.client.send_keyed(&session, FRIEND, "other", "order-1").await.error(409, "idempotency_conflict");
     world.client.send_keyed(&session, OWNER, "once", "order-1").await.error(409, "idempotency_conflict");
+    let slower = json!({"session_id": session, "to": FRIEND, "message": "once", "typing_ms": 10});
+    let slower = world.client.request(Method::POST, TEXT).header("idempotency-key", "order-1").json(&slower);
+    answer(slower).await.error(409, "idempotency_conflict");
     let other = sent(world.client.send_keyed(&session, FRIEND, "once", "order-2").await);
     assert_ne!(other, first.text("message_id"), "another key is another message");
 

@@ -76,7 +76,8 @@ pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     fields.finish()?;
     let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
     let idempotency = key.map(|key| {
-        let request = digest(&[session.as_bytes(), chat.as_str().as_bytes(), b"text", text.as_bytes()]);
+        let typing = typing.as_millis().to_be_bytes();
+        let request = digest(&[session.as_bytes(), chat.as_str().as_bytes(), b"text", text.as_bytes(), &typing]);
         (digest(&[session.as_bytes(), key.as_bytes()]), request)
     });
     let content = Content::text(text);

@@ -175,6 +175,7 @@ impl Wanted {
             &optional(&self.wish.caption),
             &optional(&self.wish.file_name),
             self.wish.field.as_bytes(),
+            &self.typing.as_millis().to_be_bytes(),
             file,
         ]);
         Some((digest(&[session, key.as_bytes()]), request))
