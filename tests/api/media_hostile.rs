@@ -4,6 +4,7 @@ use crate::{
     client::{answer, raw},
     hosts::{Host, Reply, bomb, film, picture, voice},
     media::{MEDIA, body, form, linked_with},
+    node::eventually,
     world::{FRIEND, World, sent},
 };
 use image::ImageFormat;
@@ -385,9 +386,11 @@ async fn too_many_files_at_once_wait_or_are_refused() {
     let request = body(&session, "document", &hang);
     let hanging = futures_util::future::join_all((0..2).map(|_| world.client.post(MEDIA, &request)));
     let refused = async {
-        while host.asked("/hang") < 2 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually("both are asked for", async || match host.asked("/hang") {
+            2.. => Ok(()),
+            fewer => Err(fewer.to_string()),
+        })
+        .await;
         let url = host.file("/a", b"x");
         let refused = world.client.post(MEDIA, &body(&session, "document", &url)).await;
         refused.error(429, "too_many_requests").says_when_to_retry();

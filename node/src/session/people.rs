@@ -3,6 +3,7 @@
 use super::{SessionError, registry::Sessions};
 use rookery_protocol::{Jid, JidServer, SessionId, UserId};
 use rookery_storage::{ChatPlace, ChatRow, ContactQuery, ContactRow, Page, StoreError, Stores};
+use std::collections::{HashMap, HashSet};
 
 /// A profile picture as WhatsApp names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,14 +14,20 @@ pub(crate) struct Picture {
     pub url: String,
 }
 
-/// The address of a chat: the phone number in place of a LID, where it is known whose that is.
-pub(super) async fn address(stores: &Stores, session: SessionId, chat: Jid) -> Result<Jid, StoreError> {
-    if chat.server() != JidServer::Lid {
-        return Ok(chat);
+/// The phone numbers of those among these chats that are named by a LID, where it is known whose that is.
+pub(super) async fn numbers(
+    stores: &Stores,
+    session: SessionId,
+    chats: impl Iterator<Item = &Jid>,
+) -> Result<HashMap<Jid, Jid>, StoreError> {
+    let lids: HashSet<&Jid> = chats.filter(|chat| chat.server() == JidServer::Lid).collect();
+    if lids.is_empty() {
+        return Ok(HashMap::new());
     }
-    let contact = stores.contacts.get(session, std::slice::from_ref(&chat)).await?.pop().flatten();
-    let known = contact.filter(|contact| contact.jid.server() == JidServer::PhoneNumber);
-    Ok(known.map_or(chat, |contact| contact.jid))
+    let lids: Vec<Jid> = lids.into_iter().cloned().collect();
+    let contacts = stores.contacts.get(session, &lids).await?;
+    let known = lids.into_iter().zip(contacts).filter_map(|(lid, contact)| Some((lid, contact?.jid)));
+    Ok(known.filter(|(_, jid)| jid.server() == JidServer::PhoneNumber).collect())
 }
 
 impl Sessions {

@@ -4,12 +4,12 @@ use super::{
     arrivals::Arrivals,
     history::HistoryIntake,
     notes::NoteQueue,
-    people::address,
+    people::numbers,
     sort_key::SortKeys,
     whatsapp::{Inbound, Note},
 };
 use crate::metrics;
-use rookery_protocol::{Jid, JidServer};
+use rookery_protocol::Jid;
 use rookery_storage::{ContactFacts, Fence, HistoryRow, MessageReceipt, StoreError, Stores};
 use std::{
     collections::HashMap,
@@ -102,14 +102,14 @@ impl Intake {
 
     /// Writes messages into the history. Writing them again changes nothing.
     async fn store(&self, mut rows: Vec<HistoryRow>) -> Result<(), StoreError> {
-        for row in rows.iter_mut().filter(|row| row.chat.server() == JidServer::Lid) {
-            let chat = address(&self.stores, self.fence.session(), row.chat.clone()).await?;
-            if row.sender.as_ref() == Some(&row.chat) {
-                row.sender = Some(chat.clone());
-            }
-            row.chat = chat;
-        }
+        let known = numbers(&self.stores, self.fence.session(), rows.iter().map(|row| &row.chat)).await?;
         for row in &mut rows {
+            if let Some(number) = known.get(&row.chat) {
+                if row.sender.as_ref() == Some(&row.chat) {
+                    row.sender = Some(number.clone());
+                }
+                row.chat = number.clone();
+            }
             row.sort_key = self.keys.next(row.timestamp);
         }
         let counted: Vec<_> = rows.iter().map(|row| (row.from_me, row.kind)).collect();

@@ -3,7 +3,7 @@
 use super::{
     SendError, SendReceipt, SendRequest, View,
     actor::Message,
-    people::address,
+    people::numbers,
     registry::{Handle, Sessions},
     state::Event,
 };
@@ -206,7 +206,10 @@ impl Sessions {
         mut request: SendRequest,
     ) -> Result<Result<SendReceipt, SendError>, SessionError> {
         let handle = self.of_user(user, id).await?;
-        request.chat = address(&self.env.stores, id, request.chat).await?;
+        let mut known = numbers(&self.env.stores, id, std::iter::once(&request.chat)).await?;
+        if let Some(number) = known.remove(&request.chat) {
+            request.chat = number;
+        }
         {
             let view = handle.view.borrow();
             linked(&view)?;

@@ -356,10 +356,8 @@ impl SendDesk {
             (key, SendRecord { request_hash, message_id: message_id.clone(), to, chat, accepted_at: now, sort_key })
         });
         let (to, chat) = (request.to, request.chat.clone());
-        let history = HistoryRow {
-            sender: request.sender,
-            ..history_row(request.content, request.chat, &message_id, sort_key, now)
-        };
+        let place = HistoryRow { sort_key, ..HistoryRow::new(message_id.clone(), request.chat, kind, now) };
+        let history = history_row(request.content, request.sender, place);
         let accepted = Accepted { outbox: item.row.clone(), history, idempotency: record };
         let (report_accepted, is_accepted) = oneshot::channel();
         let (report_outcome, outcome) = oneshot::channel();
@@ -502,16 +500,17 @@ pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-fn history_row(content: Content, chat: Jid, id: &MessageId, sort_key: u64, now: Timestamp) -> HistoryRow {
+/// The row of a new message at this place.
+fn history_row(content: Content, sender: Option<Jid>, place: HistoryRow) -> HistoryRow {
     let (media, file) = content.media.unzip();
     HistoryRow {
-        sort_key,
         from_me: true,
+        sender,
         text: content.text,
         caption: content.caption,
         media,
         file,
         shape: content.shape,
-        ..HistoryRow::new(id.clone(), chat, content.kind, now)
+        ..place
     }
 }
