@@ -26,7 +26,7 @@ struct Inner {
 impl Fence {
     /// Made by an engine's `claim` alone.
     pub(crate) fn new(session: SessionId, epoch: Epoch) -> Self {
-        Self(Arc::new(Inner { session, epoch, writes: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { session, epoch, writes: AtomicU64::new(1) }))
     }
 
     /// The session that may be written.
@@ -40,7 +40,8 @@ impl Fence {
     }
 
     /// The logical time of the next write: `epoch << 30 | n`. No clock is involved, so a late write of an
-    /// old owner is older than every write of the next one.
+    /// old owner is older than every write of the next one. `n` begins with 1: what is older than `epoch << 30` is of
+    /// owners before.
     pub fn next_timestamp(&self) -> u64 {
         let n = self.0.writes.fetch_add(1, Ordering::Relaxed);
         self.0.epoch.0 << 30 | n & ((1 << 30) - 1)

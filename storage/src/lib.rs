@@ -15,6 +15,7 @@ mod error;
 mod fence;
 pub mod metrics;
 mod rows;
+pub mod scylla;
 pub mod search;
 mod store;
 mod sync;

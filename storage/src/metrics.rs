@@ -16,3 +16,9 @@ pub const QUEUE_DEPTH: &str = "rookery_storage_queue_depth";
 pub(crate) fn record(operation: &'static str, start: Instant) {
     metrics::histogram!(SECONDS, "operation" => operation).record(start.elapsed().as_secs_f64());
 }
+
+/// Histogram, seconds, by `statement`: how long a CQL server took to answer.
+pub const CQL_SECONDS: &str = "rookery_cql_seconds";
+
+/// Counter, by `statement` and `kind`: statements that a CQL server, or the way to it, has failed.
+pub const CQL_ERRORS: &str = "rookery_cql_errors_total";

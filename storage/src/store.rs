@@ -33,7 +33,7 @@ pub trait TokenStore: Send + Sync {
 /// Sessions, apart from what is in them.
 #[async_trait]
 pub trait SessionStore: Send + Sync {
-    /// Keeps a new session and an owner row at epoch 0 without an owner.
+    /// Keeps a new session and an owner row at epoch 0 without an owner. An id is used once, also after a removal.
     async fn create(&self, session: &SessionRow) -> Result<(), StoreError>;
     /// A session by its id.
     async fn get(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError>;
@@ -125,7 +125,7 @@ pub trait OutboxStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<SendRecord>, StoreError>;
     /// Forgets idempotency records of all sessions that are older than 24 hours at `now`, at most `limit`;
-    /// answers how many.
+    /// answers how many: none where they go by themselves ([`Engine::expires`]).
     async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
 }
 
@@ -296,6 +296,11 @@ pub struct Stores {
 pub trait Engine: Send + Sync {
     /// Its name, for people and metrics.
     fn name(&self) -> &'static str;
+    /// Whether an engine that is [`StoreError::Unavailable`] may be there again by itself; otherwise only the next
+    /// start of the process helps.
+    fn recovers(&self) -> bool;
+    /// Whether what has its time goes by itself, so that there is nothing to sweep.
+    fn expires(&self) -> bool;
     /// Writes and reads a row; how long that took.
     async fn probe(&self) -> Result<Duration, StoreError>;
     /// Finishes what was begun and closes; later calls answer [`StoreError::Unavailable`]. Idempotent.

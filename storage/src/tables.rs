@@ -38,7 +38,7 @@ use crate::{HistoryRow, KeyKind};
 use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, TokenId, UserId};
 
 /// A table: a keyspace of the embedded engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Table {
     /// Everything small: format, tokens, sessions, owners, and the index of idempotency records by time.
     Control,

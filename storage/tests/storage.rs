@@ -1,7 +1,9 @@
-//! The stores from outside: conformance of the embedded engine, crashes, and data directories that cannot be used.
+//! The stores from outside: conformance of both engines, crashes, and data directories that cannot be used.
 
 mod storage {
     mod conformance;
+    mod cql;
+    mod cql_faults;
     mod crash;
     mod directory;
     mod load;

@@ -111,13 +111,17 @@ impl<'a> Pair<'a> {
     }
 
     async fn create(&mut self, number: usize) -> Result<()> {
+        if self.sessions[number].row.is_none() && !self.fences[number].is_empty() {
+            // It was removed, and an id is used once.
+            self.ids[number] = SessionId::generate();
+        }
         let row = SessionRow { session_id: self.ids[number], ..sample::session(self.user) };
         let result = self.stores.sessions.create(&row).await;
         let session = &mut self.sessions[number];
         let expected = session.row.is_some().then_some("refused");
         if expected.is_none() {
             *session = Session { row: Some(row), ..Session::default() };
-            // The fences of a session that was removed are of no use to one with its id.
+            // The fences of a session that was removed are of no use to another.
             self.fences[number].clear();
         }
         assert_eq!(outcome(&result), expected);
@@ -294,6 +298,10 @@ impl<'a> Pair<'a> {
 
     async fn sweep(&mut self, secs: i64) -> Result<()> {
         let now = sample::at(secs).plus_secs(DAY_SECS);
+        if self.stores.engine.expires() {
+            assert_eq!(self.stores.outbox.sweep(now, 1_000).await?, 0, "there is nothing to sweep");
+            return Ok(());
+        }
         let mut expected = 0;
         for session in &mut self.sessions {
             let before = session.records.len();
@@ -348,7 +356,8 @@ impl<'a> Pair<'a> {
     async fn compare(&self) -> Result<()> {
         let tokens: Vec<_> = self.tokens.values().cloned().collect();
         assert_eq!(self.stores.tokens.list(self.user).await?, tokens);
-        let rows: Vec<_> = self.sessions.iter().filter_map(|session| session.row.clone()).collect();
+        let mut rows: Vec<_> = self.sessions.iter().filter_map(|session| session.row.clone()).collect();
+        rows.sort_unstable_by_key(|row| row.session_id);
         assert_eq!(self.stores.sessions.list(self.user, None, 100).await?.rows, rows);
         let linked: Vec<_> = rows.into_iter().filter(|row| row.device.is_some()).collect();
         assert_eq!(self.stores.sessions.find_by_phone(self.user, "15550001").await?, linked);

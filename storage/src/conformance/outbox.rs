@@ -135,7 +135,8 @@ async fn idempotency(stores: &Stores) -> Result<()> {
 
     // Sweeping is for all sessions; those of other cases are swept as well.
     while stores.outbox.sweep(sample::at(DAY_SECS), 1).await? > 0 {}
-    assert_eq!(recorded(&old, 0).await?, None, "it is swept");
+    let swept = recorded(&old, 0).await?.is_none();
+    assert!(swept || stores.engine.expires(), "it is swept, where it does not go by itself");
     assert!(recorded(&young, 0).await?.is_some(), "it is younger");
     assert_eq!(stores.history.get(fence.session(), &sends[0].history.message_id).await?.len(), 1);
 

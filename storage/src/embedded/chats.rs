@@ -1,6 +1,6 @@
 //! Chats: a row a chat, rewritten by every message; the list is sorted when it is read.
 
-use super::{Embedded, codec::decode, contacts::resolve, database::View, transaction::Transaction};
+use super::{Embedded, codec::decode, contacts::resolve, engines::View, transaction::Transaction};
 use crate::{
     ChatChange, ChatFacts, ChatPlace, ChatRow, ChatStore, ContactRow, Fence, HistoryRow, Page, StoreError,
     chats::has_chat,

@@ -12,13 +12,13 @@ use rookery_protocol::api::ParticipantReceipt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The first version of every format, and the version of values that are opaque or empty.
-pub(super) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// How postcard writes an option that is absent.
 const ABSENT: u8 = 0;
 
 /// A row that is stored.
-pub(super) trait Row: Serialize + DeserializeOwned {
+pub(crate) trait Row: Serialize + DeserializeOwned {
     /// Its name in errors.
     const NAME: &'static str;
     /// The version of its format.
@@ -55,19 +55,19 @@ rows! {
 
 /// The format of the whole database, as a row of its own: it proves that the journal was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Format(pub(super) u32);
+pub(crate) struct Format(pub(crate) u32);
 
 /// Where in its session's history a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place(pub(super) u64);
+pub(crate) struct Place(pub(crate) u64);
 
 /// The stored form of a row.
-pub(super) fn encode<R: Row>(row: &R) -> Vec<u8> {
+pub(crate) fn encode<R: Row>(row: &R) -> Vec<u8> {
     postcard::to_extend(row, vec![R::VERSION]).expect("rows have lengths that are known beforehand")
 }
 
 /// A row from its stored form.
-pub(super) fn decode<R: Row>(stored: &[u8]) -> Result<R, StoreError> {
+pub(crate) fn decode<R: Row>(stored: &[u8]) -> Result<R, StoreError> {
     let corrupt = |detail| StoreError::Corrupt { what: R::NAME, detail };
     let (version, bytes) = stored.split_first().ok_or_else(|| corrupt("it is empty".to_owned()))?;
     let newer = match *version {
@@ -83,7 +83,7 @@ pub(super) fn decode<R: Row>(stored: &[u8]) -> Result<R, StoreError> {
 }
 
 /// The stored form of bytes that mean nothing here.
-pub(super) fn wrap(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn wrap(bytes: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(bytes.len() + 1);
     stored.push(VERSION);
     stored.extend_from_slice(bytes);
@@ -91,7 +91,7 @@ pub(super) fn wrap(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What [`wrap`] was given.
-pub(super) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
+pub(crate) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
     match stored.split_first() {
         Some((&VERSION, bytes)) => Ok(bytes),
         Some((version, _)) => Err(StoreError::Corrupt { what, detail: format!("format {version} is not known") }),

@@ -1,6 +1,6 @@
 //! Contacts: a row an address, in the order of addresses.
 
-use super::{Embedded, chats, codec::decode, database::View, transaction::Transaction};
+use super::{Embedded, chats, codec::decode, engines::View, transaction::Transaction};
 use crate::{
     ContactFacts, ContactQuery, ContactRow, ContactStore, Fence, Page, StoreError, contacts,
     tables::{self, Table},

@@ -1,10 +1,10 @@
-//! The engine's database: one for all tables, and what is read from it.
+//! The engine's database on disk: one for all tables, and what is read from it.
 //!
 //! Knows nothing of rows; [`super::codec`] does.
 
 use super::{
     clean,
-    codec::{self, Format, Row},
+    codec::{self, Format},
     directory::{DataDir, FORMAT},
     options::{OpenError, Options},
     transaction::{Change, Changes},
@@ -26,16 +26,16 @@ const JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
 const WORKERS: usize = 2;
 
 /// The open database. Fields drop in order: the lock goes last.
-pub(super) struct Database {
+pub(crate) struct Disk {
     tables: Vec<Keyspace>,
     engine: fjall::Database,
     dir: DataDir,
 }
 
 /// A key and its stored value.
-pub(super) type Pair = (fjall::UserKey, UserValue);
+pub(crate) type Pair = (fjall::UserKey, UserValue);
 
-impl Database {
+impl Disk {
     /// Locks the directory and opens what is in it, or makes a new database in an empty one. Blocks.
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
         let dir = DataDir::lock(&options.data_dir)?;
@@ -49,7 +49,10 @@ impl Database {
         }
         let tables = open_tables(&engine).map_err(|error| explain(&dir, error))?;
         let database = Self { tables, engine, dir };
-        match database.row::<Format>(Table::Control, &tables::format()) {
+        let format = database
+            .get(Table::Control, &tables::format())
+            .and_then(|stored| stored.map(|stored| codec::decode(&stored)).transpose());
+        match format {
             Ok(Some(Format(FORMAT))) => Ok(database),
             Ok(Some(Format(found))) => Err(database.dir.corrupt(format!("its format row says {found}"))),
             Ok(None) => Err(database.dir.corrupt("its format row is missing")),
@@ -73,14 +76,9 @@ impl Database {
         self.table(table).get(key).map_err(engine_error)
     }
 
-    /// A decoded row as it is now.
-    pub(super) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.get(table, key)?.map(|stored| codec::decode(&stored)).transpose()
-    }
-
     /// All tables as they are now, so that what was written together is read together.
-    pub(super) fn view(&self) -> View<'_> {
-        View { database: self, snapshot: self.engine.snapshot() }
+    pub(super) fn view(&self) -> DiskView<'_> {
+        DiskView { database: self, snapshot: self.engine.snapshot() }
     }
 
     /// Applies changes as a whole and flushes them to disk.
@@ -101,20 +99,15 @@ impl Database {
 }
 
 /// All tables at one moment.
-pub(super) struct View<'a> {
-    database: &'a Database,
+pub(crate) struct DiskView<'a> {
+    database: &'a Disk,
     snapshot: Snapshot,
 }
 
-impl View<'_> {
+impl DiskView<'_> {
     /// A row.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
         self.snapshot.get(self.database.table(table), key).map_err(engine_error)
-    }
-
-    /// A decoded row.
-    pub(super) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.get(table, key)?.map(|stored| codec::decode(&stored)).transpose()
     }
 
     /// The rows between two keys in the order of their keys.
@@ -128,22 +121,10 @@ impl View<'_> {
             .then(|| self.snapshot.range::<&[u8], _>(self.database.table(table), (from, until)));
         rows.into_iter().flatten().map(|row| row.into_inner().map_err(engine_error))
     }
-
-    /// The rows whose key begins with `prefix`, after the key `after`, in the order of their keys.
-    pub(super) fn prefix(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<Pair, StoreError>> + use<> {
-        let end = tables::end_of(prefix);
-        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        self.range(table, from, end.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
-    }
 }
 
 /// Whether no key can be between these bounds. The engine and the standard library panic on some of those.
-pub(super) fn holds_nothing(from: Bound<&[u8]>, until: Bound<&[u8]>) -> bool {
+pub(crate) fn holds_nothing(from: Bound<&[u8]>, until: Bound<&[u8]>) -> bool {
     match (from, until) {
         (Bound::Included(from), Bound::Included(until)) => from > until,
         (Bound::Included(from) | Bound::Excluded(from), Bound::Included(until) | Bound::Excluded(until)) => {

@@ -14,10 +14,18 @@ impl Engine for Embedded {
         "embedded"
     }
 
+    fn recovers(&self) -> bool {
+        false
+    }
+
+    fn expires(&self) -> bool {
+        false
+    }
+
     async fn probe(&self) -> Result<Duration, StoreError> {
         let start = Instant::now();
         self.0.write("probe", |transaction| transaction.put(Table::Control, tables::probe(), codec::wrap(&[]))).await?;
-        let found = self.0.read_now("probe", |database| database.get(Table::Control, &tables::probe()))?;
+        let found = self.0.read_now("probe", |database| database.get(Table::Control, &tables::probe())).await?;
         if found.is_some() {
             Ok(start.elapsed())
         } else {

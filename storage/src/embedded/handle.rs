@@ -1,7 +1,8 @@
-//! What all stores of the engine share: the way to the writer, and the way to read.
+//! The way to the writer of the database on disk, and the way to read from it.
 
 use super::{
-    database::Database,
+    database::Disk,
+    engines::Database,
     options::{OpenError, Options},
     transaction::Transaction,
     writer::{self, Queue, Queued},
@@ -23,7 +24,7 @@ const READERS: usize = 8;
 
 /// The open engine. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Handle(Arc<Shared>);
+pub(crate) struct Local(Arc<Shared>);
 
 struct Shared {
     open: RwLock<Option<Open>>,
@@ -32,15 +33,15 @@ struct Shared {
 }
 
 struct Open {
-    database: Arc<Database>,
+    database: Arc<Disk>,
     queue: Queue,
     writer: JoinHandle<bool>,
 }
 
-impl Handle {
+impl Local {
     /// Opens the database and starts the writer. Blocks.
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
-        let database = Arc::new(Database::open(options)?);
+        let database = Arc::new(Disk::open(options)?);
         let (queue, writer) =
             writer::start(Arc::clone(&database), options.queue.max(1), options.deadline).map_err(|source| {
                 OpenError::Io { dir: options.data_dir.clone(), action: "start the writer's thread", source }
@@ -78,7 +79,7 @@ impl Handle {
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let start = Instant::now();
-        let database = self.database()?;
+        let database = Database::Disk(self.database()?);
         let result = work(&database);
         record(name, start);
         result
@@ -95,7 +96,7 @@ impl Handle {
         let Ok(Ok(permit)) = timeout(self.0.deadline, readers).await else {
             return Err(StoreError::Overloaded);
         };
-        let database = self.database()?;
+        let database = Database::Disk(self.database()?);
         let reading = spawn_blocking(move || {
             let _permit = permit;
             work(&database)
@@ -131,7 +132,7 @@ impl Handle {
         }
     }
 
-    fn database(&self) -> Result<Arc<Database>, StoreError> {
+    fn database(&self) -> Result<Arc<Disk>, StoreError> {
         self.with_open(|open| Arc::clone(&open.database))
     }
 

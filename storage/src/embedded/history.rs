@@ -6,8 +6,9 @@
 use super::{
     Embedded, chats,
     codec::{Place, decode},
-    database::{Database, View},
+    database::Pair,
     early,
+    engines::{Database, View},
     transaction::Transaction,
     words::note_late,
 };
@@ -17,8 +18,10 @@ use crate::{
     tables::{self, Table},
 };
 use async_trait::async_trait;
+use fjall::UserValue;
+use futures_util::future::join_all;
 use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, api::ParticipantReceipt};
-use std::ops::Bound;
+use std::{collections::VecDeque, ops::Bound};
 
 /// Most rows that a page looks at.
 const LOOK_LIMIT: usize = 2_000;
@@ -33,6 +36,7 @@ impl HistoryStore for Embedded {
         self.0
             .write("history_insert", move |transaction| {
                 transaction.check(&fence)?;
+                expect(transaction, fence.session(), &messages, std::iter::empty())?;
                 for message in messages {
                     upsert(transaction, fence.session(), message, false)?;
                 }
@@ -48,27 +52,41 @@ impl HistoryStore for Embedded {
 
     async fn get(&self, session: SessionId, id: &MessageId) -> Result<Vec<HistoryRow>, StoreError> {
         let entries = tables::history_of_id(session, id);
-        self.0.read_now("history_get", |database| {
-            let view = database.view();
-            let mut rows: Vec<HistoryRow> = Vec::new();
-            for entry in view.prefix(Table::HistoryById, &entries, None).take(SAME_ID_LIMIT) {
-                let Place(sort_key) = decode(&entry?.1)?;
-                rows.extend(view.row(Table::History, &tables::history(session, sort_key))?);
-            }
-            rows.sort_unstable_by_key(|row| !row.sort_key);
-            Ok(rows)
-        })
+        self.0
+            .read_now("history_get", move |database| {
+                let view = database.view();
+                let mut rows: Vec<HistoryRow> = Vec::new();
+                for entry in view.prefix(Table::HistoryById, &entries, None).take(SAME_ID_LIMIT) {
+                    let Place(sort_key) = decode(&entry?.1)?;
+                    rows.extend(view.row(Table::History, &tables::history(session, sort_key))?);
+                }
+                rows.sort_unstable_by_key(|row| !row.sort_key);
+                Ok(rows)
+            })
+            .await
     }
 
     async fn receipts(
         &self,
         receipts: Vec<(Fence, MessageReceipt)>,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.0
-            .write("history_receipts", move |transaction| {
-                Ok(receipts.iter().map(|(fence, receipt)| write_receipt(transaction, fence, receipt)).collect())
-            })
-            .await
+        let count = receipts.len();
+        let parts = self.0.parts(receipts, |(fence, _)| fence.session());
+        let written = parts.into_iter().map(|part| {
+            let numbers: Vec<usize> = part.iter().map(|(number, _)| *number).collect();
+            let written = self.0.write("history_receipts", move |transaction| {
+                let write = |(_, (fence, receipt)): &(usize, (Fence, MessageReceipt))| {
+                    write_receipt(transaction, fence, receipt)
+                };
+                Ok(part.iter().map(write).collect::<Vec<_>>())
+            });
+            async move { (numbers, written.await) }
+        });
+        let written = join_all(written).await;
+        match <[_; 1]>::try_from(written) {
+            Ok([(numbers, written)]) => Ok(in_order(count, vec![(numbers, Ok(written?))])),
+            Err(written) => Ok(in_order(count, written)),
+        }
     }
 
     async fn amend(&self, fence: &Fence, amendments: Vec<Amendment>) -> Result<(), StoreError> {
@@ -124,8 +142,9 @@ impl HistoryStore for Embedded {
         self.0
             .read("history_oldest_after", move |database| {
                 let (from, until) = (tables::of_session(session), tables::history(session, sort_key));
-                let rows = database.view().range(Table::History, Bound::Included(&from), Bound::Excluded(&until));
-                rows.rev().take(limit).map(|row| decode(&row?.1)).collect()
+                let view = database.view();
+                let rows = view.backwards(Table::History, Bound::Included(&from), Bound::Excluded(&until));
+                rows.take(limit).map(|row| decode(&row?.1)).collect()
             })
             .await
     }
@@ -149,6 +168,41 @@ impl HistoryStore for Embedded {
     }
 }
 
+/// Answers of parts, in the order of their items.
+fn in_order(
+    count: usize,
+    parts: Vec<(Vec<usize>, Result<Vec<Result<(), StoreError>>, StoreError>)>,
+) -> Vec<Result<(), StoreError>> {
+    let mut answers: Vec<_> = (0..count).map(|_| Err(StoreError::Refused("a receipt has no answer"))).collect();
+    for (numbers, part) in parts {
+        match part {
+            Ok(part) => numbers.into_iter().zip(part).for_each(|(number, answer)| answers[number] = answer),
+            Err(error) => {
+                let reason = error.to_string();
+                numbers.into_iter().for_each(|number| answers[number] = Err(StoreError::Unavailable(reason.clone())));
+            }
+        }
+    }
+    answers
+}
+
+/// What writing these messages looks at, and other rows.
+pub(super) fn expect(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    messages: &[HistoryRow],
+    others: impl Iterator<Item = (Table, Vec<u8>)>,
+) -> Result<(), StoreError> {
+    let wanted = messages.iter().flat_map(|message| {
+        [
+            (Table::HistoryById, tables::history_by_id(session, message)),
+            (Table::History, tables::history(session, message.sort_key)),
+            (Table::Peers, tables::chat(session, &message.chat)),
+        ]
+    });
+    transaction.expect(wanted.chain(others).collect())
+}
+
 /// Writes a message and what it changes of its chat, or takes in the same one again; answers its sort key. What came
 /// before a new one is taken in, but for `fresh` ones: nobody can have seen those.
 pub(super) fn upsert(
@@ -166,9 +220,10 @@ pub(super) fn upsert(
             if !same_words(&before, &message) {
                 note_late(transaction, session, sort_key)?;
             }
+            transaction.put_row(Table::History, key, &message)?;
+            return Ok(sort_key);
         }
-        transaction.put_row(Table::History, key, &message)?;
-        return Ok(sort_key);
+        // Its first delivery got no further than the index: an engine over several partitions may be cut short there.
     }
     add(transaction, session, entry, &mut message, fresh)?;
     chats::receive(transaction, session, &message)?;
@@ -319,21 +374,46 @@ fn page(view: &View<'_>, session: SessionId, query: &HistoryQuery) -> Result<Pag
         None => tables::history(session, sort_key),
     };
     let table = if query.chat.is_some() { Table::HistoryByChat } else { Table::History };
-    let mut last = None;
-    let entries = view.range(table, Bound::Included(&key(newest)), Bound::Included(&key(oldest)));
-    for (looked_at, entry) in entries.enumerate() {
-        let (key, stored) = entry?;
-        if page.rows.len() == query.limit.max(1) || looked_at == LOOK_LIMIT {
+    let (limit, mut looked_at, mut last) = (query.limit.max(1), 0, None);
+    let mut entries = view.range(table, Bound::Included(&key(newest)), Bound::Included(&key(oldest)));
+    let mut ahead = VecDeque::new();
+    loop {
+        if ahead.is_empty() {
+            // What a page has at least, and the one that says that there is more.
+            let count = (limit + 1 - page.rows.len()).min(LOOK_LIMIT + 1 - looked_at);
+            ahead = take(view, session, table, &mut entries, count)?;
+        }
+        let Some((sort_key, stored)) = ahead.pop_front() else { return Ok(page) };
+        if page.rows.len() == limit || looked_at == LOOK_LIMIT {
             page.next = last;
             return Ok(page);
         }
-        let sort_key = sort_key(&key)?;
         let row: Option<HistoryRow> = match table {
             Table::History => Some(decode(&stored)?),
             _ => view.row(Table::History, &tables::history(session, sort_key))?,
         };
         page.rows.extend(row.filter(|row| query.matches(row)));
         last = Some(sort_key);
+        looked_at += 1;
     }
-    Ok(page)
+}
+
+/// The next entries of a timeline or of a chat's index; the messages of the latter will be read.
+fn take(
+    view: &View<'_>,
+    session: SessionId,
+    table: Table,
+    entries: &mut dyn Iterator<Item = Result<Pair, StoreError>>,
+    count: usize,
+) -> Result<VecDeque<(u64, UserValue)>, StoreError> {
+    let mut taken = VecDeque::with_capacity(count);
+    for entry in entries.take(count) {
+        let (key, stored) = entry?;
+        taken.push_back((sort_key(&key)?, stored));
+    }
+    if table == Table::HistoryByChat {
+        let messages = taken.iter().map(|(sort_key, _)| (Table::History, tables::history(session, *sort_key)));
+        view.expect(messages.collect())?;
+    }
+    Ok(taken)
 }

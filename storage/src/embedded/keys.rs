@@ -19,10 +19,13 @@ const FEW: usize = 16;
 #[async_trait]
 impl KeyStore for Embedded {
     async fn get(&self, session: SessionId, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.0.read_now("key_get", |database| {
-            let stored = database.get(Table::Keys, &tables::key_material(session, kind, key))?;
-            stored.map(|stored| value(&stored)).transpose()
-        })
+        let key = tables::key_material(session, kind, key);
+        self.0
+            .read_now("key_get", move |database| {
+                let stored = database.get(Table::Keys, &key)?;
+                stored.map(|stored| value(&stored)).transpose()
+            })
+            .await
     }
 
     async fn get_many(
@@ -33,7 +36,7 @@ impl KeyStore for Embedded {
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let keys = keys.to_vec();
         let few = keys.len() <= FEW;
-        let work = move |database: &super::database::Database| {
+        let work = move |database: &super::engines::Database| {
             let view = database.view();
             keys.iter()
                 .map(|key| {
@@ -42,7 +45,7 @@ impl KeyStore for Embedded {
                 })
                 .collect()
         };
-        if few { self.0.read_now("key_get_many", work) } else { self.0.read("key_get_many", work).await }
+        if few { self.0.read_now("key_get_many", work).await } else { self.0.read("key_get_many", work).await }
     }
 
     async fn scan(&self, session: SessionId, kind: KeyKind, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {

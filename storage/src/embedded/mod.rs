@@ -9,12 +9,13 @@
 
 mod chats;
 mod clean;
-mod codec;
+pub(crate) mod codec;
 mod contacts;
-mod database;
+pub(crate) mod database;
 mod directory;
 mod early;
 mod engine;
+pub(crate) mod engines;
 mod handle;
 mod history;
 mod keys;
@@ -25,14 +26,15 @@ mod recent;
 mod sessions;
 mod sync;
 mod tokens;
-mod transaction;
+pub(crate) mod transaction;
 mod words;
 mod writer;
 
 pub use options::{OpenError, Options};
 
 use crate::Stores;
-use handle::Handle;
+use engines::Handle;
+use handle::Local;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -41,11 +43,11 @@ use tokio::task::spawn_blocking;
 /// The directory is locked until [`crate::Engine::close`] or until the process ends. Needs a tokio runtime.
 pub async fn open(options: Options) -> Result<Stores, OpenError> {
     let dir = options.data_dir.clone();
-    let handle = spawn_blocking(move || Handle::open(&options)).await.unwrap_or_else(|panic| {
+    let handle = spawn_blocking(move || Local::open(&options)).await.unwrap_or_else(|panic| {
         // The engine has assertions about its files.
         Err(OpenError::Corrupt { dir, detail: format!("the engine does not understand its files: {panic}") })
     })?;
-    let store = Arc::new(Embedded(handle));
+    let store = Arc::new(Embedded(Handle::Local(handle)));
     Ok(Stores {
         tokens: store.clone(),
         sessions: store.clone(),
@@ -61,5 +63,5 @@ pub async fn open(options: Options) -> Result<Stores, OpenError> {
     })
 }
 
-/// All stores.
-struct Embedded(Handle);
+/// All stores, over either engine.
+pub(crate) struct Embedded(pub(crate) Handle);

@@ -2,7 +2,7 @@
 
 use super::{
     Embedded,
-    history::{relocate, upsert},
+    history::{expect, relocate, upsert},
 };
 use crate::{
     Accepted, Fence, HistoryRow, OutboxRow, OutboxStore, SendOutcome, SendRecord, StoreError,
@@ -28,6 +28,10 @@ impl OutboxStore for Embedded {
                 transaction.check(&fence)?;
                 let session = fence.session();
                 let Accepted { mut outbox, history, idempotency } = accepted;
+                let records =
+                    idempotency.iter().map(|(key, _)| (Table::Idempotency, tables::idempotency(session, key)));
+                let places = [(Table::Outbox, tables::outbox(session, outbox.seq))].into_iter().chain(records);
+                expect(transaction, session, std::slice::from_ref(&history), places)?;
                 // A message that is there already keeps its place, and all must name the same place.
                 let place = upsert(transaction, session, HistoryRow { sent_at: None, ..history }, true)?;
                 if let Some((key, record)) = idempotency {
@@ -109,9 +113,9 @@ impl OutboxStore for Embedded {
         key: &[u8; 32],
         now: Timestamp,
     ) -> Result<Option<SendRecord>, StoreError> {
-        let record: Option<SendRecord> = self.0.read_now("outbox_recorded", |database| {
-            database.row(Table::Idempotency, &tables::idempotency(session, key))
-        })?;
+        let key = tables::idempotency(session, key);
+        let read = self.0.read_now("outbox_recorded", move |database| database.row(Table::Idempotency, &key));
+        let record: Option<SendRecord> = read.await?;
         Ok(record.filter(|record| record.accepted_at.plus_secs(KEPT_SECS) > now))
     }
 

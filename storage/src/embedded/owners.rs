@@ -11,7 +11,7 @@ use rookery_protocol::{Incarnation, NodeId, SessionId};
 #[async_trait]
 impl OwnerStore for Embedded {
     async fn read(&self, session: SessionId) -> Result<Option<Owner>, StoreError> {
-        self.0.read_now("owner_read", |database| database.row(Table::Control, &tables::owner(session)))
+        self.0.read_now("owner_read", move |database| database.row(Table::Control, &tables::owner(session))).await
     }
 
     async fn claim(

@@ -3,7 +3,11 @@
 //! A session's removal may be larger than a batch should be, so it goes in steps; from the first one on nothing
 //! can be added to the session.
 
-use super::{Embedded, codec, database::View, transaction::Transaction};
+use super::{
+    Embedded, codec,
+    engines::{Handle, View},
+    transaction::Transaction,
+};
 use crate::{
     EarlyRow, Fence, Owner, Page, SendRecord, SessionRow, SessionStore, StoreError,
     tables::{self, Table},
@@ -42,7 +46,7 @@ impl SessionStore for Embedded {
     }
 
     async fn get(&self, id: SessionId) -> Result<Option<SessionRow>, StoreError> {
-        self.0.read_now("session_get", |database| database.row(Table::Control, &tables::session(id)))
+        self.0.read_now("session_get", move |database| database.row(Table::Control, &tables::session(id))).await
     }
 
     async fn list(
@@ -103,6 +107,9 @@ impl SessionStore for Embedded {
     }
 
     async fn delete(&self, fence: &Fence) -> Result<(), StoreError> {
+        if let Handle::Cql(operations) = &self.0 {
+            return operations.remove(fence).await;
+        }
         let mut removal = Some(Removal { table: 0, after: None });
         while let Some(step) = removal {
             let fence = fence.clone();
@@ -185,14 +192,25 @@ fn page(
 ) -> Result<Page<SessionRow, SessionId>, StoreError> {
     let limit = limit.clamp(1, PAGE_LIMIT);
     let mut rows: Vec<SessionRow> = Vec::new();
-    for entry in view.prefix(Table::Control, prefix, after) {
-        let (key, _) = entry?;
-        if rows.len() == limit {
-            return Ok(Page { next: rows.last().map(|row| row.session_id), rows });
+    let mut entries = view.prefix(Table::Control, prefix, after).peekable();
+    while rows.len() < limit {
+        let mut keys = Vec::new();
+        for entry in entries.by_ref().take(limit - rows.len()) {
+            let (key, _) = entry?;
+            let id = tables::session_of_entry(&key).ok_or_else(|| StoreError::Corrupt {
+                what: "session index",
+                detail: "its key is too short".to_owned(),
+            })?;
+            keys.push(tables::session(id));
         }
-        let id = tables::session_of_entry(&key)
-            .ok_or_else(|| StoreError::Corrupt { what: "session index", detail: "its key is too short".to_owned() })?;
-        rows.extend(view.row(Table::Control, &tables::session(id))?);
+        if keys.is_empty() {
+            return Ok(Page { rows, next: None });
+        }
+        view.expect(keys.iter().map(|key| (Table::Control, key.clone())).collect())?;
+        for key in keys {
+            rows.extend(view.row(Table::Control, &key)?);
+        }
     }
-    Ok(Page { rows, next: None })
+    let next = entries.peek().is_some().then(|| rows.last().map(|row| row.session_id)).flatten();
+    Ok(Page { rows, next })
 }

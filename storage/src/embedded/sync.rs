@@ -17,9 +17,11 @@ use rookery_protocol::SessionId;
 #[async_trait]
 impl SyncStore for Embedded {
     async fn state(&self, session: SessionId) -> Result<HistorySyncRow, StoreError> {
-        self.0.read_now("sync_state", |database| {
-            Ok(database.row(Table::Peers, &tables::history_sync(session))?.unwrap_or_default())
-        })
+        self.0
+            .read_now("sync_state", move |database| {
+                Ok(database.row(Table::Peers, &tables::history_sync(session))?.unwrap_or_default())
+            })
+            .await
     }
 
     async fn save(&self, fence: &Fence, state: &HistorySyncRow) -> Result<(), StoreError> {

@@ -58,7 +58,8 @@ impl TokenStore for Embedded {
     }
 
     async fn find(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        self.0.read_now("token_find", |database| database.row(Table::Control, &tables::token(hash)))
+        let key = tables::token(hash);
+        self.0.read_now("token_find", move |database| database.row(Table::Control, &key)).await
     }
 }
 

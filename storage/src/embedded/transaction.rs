@@ -5,7 +5,8 @@
 
 use super::{
     codec::{self, Row},
-    database::{Database, Pair, holds_nothing},
+    database::{Pair, holds_nothing},
+    engines::Database,
     recent::Recent,
 };
 use crate::{
@@ -24,7 +25,7 @@ const MAX_KEY_BYTES: usize = 16 * 1024;
 
 /// What became of a row.
 #[derive(Clone)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// It has this stored value.
     Put(UserValue),
     /// It is gone.
@@ -33,24 +34,24 @@ pub(super) enum Change {
 
 /// Changes that are not on disk yet.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     tables: [BTreeMap<Vec<u8>, Change>; Table::ALL.len()],
     bytes: usize,
 }
 
 impl Changes {
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tables.iter().all(BTreeMap::is_empty)
     }
 
     /// About how large they are.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Each change, once a key.
-    pub(super) fn rows<'a>(&'a self) -> impl Iterator<Item = (Table, &'a [u8], &'a Change)> {
+    pub(crate) fn rows<'a>(&'a self) -> impl Iterator<Item = (Table, &'a [u8], &'a Change)> {
         let of_table = |(table, rows): (Table, &'a BTreeMap<Vec<u8>, Change>)| {
             rows.iter().map(move |(key, change)| (table, key.as_slice(), change))
         };
@@ -73,7 +74,7 @@ impl Changes {
 
 /// What the writer knows without a look at the database.
 #[derive(Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// Those whose data is being removed, which takes several batches.
     leaving: HashSet<SessionId>,
     /// The newest epochs, as the owner rows have them: every write of a session asks for its own.
@@ -99,7 +100,7 @@ impl Known {
 }
 
 /// One operation's access to the tables.
-pub(super) struct Transaction<'a> {
+pub(crate) struct Transaction<'a> {
     database: &'a Database,
     /// The batch before this one, which may not be in the database yet.
     flushing: Option<&'a Changes>,
@@ -107,21 +108,33 @@ pub(super) struct Transaction<'a> {
     known: &'a mut Known,
     /// What this operation replaced: a change of an operation before it, or none.
     undo: Vec<(Table, Vec<u8>, Option<Change>)>,
+    /// The fence that was found to be the newest.
+    writer: Option<Fence>,
 }
 
 impl<'a> Transaction<'a> {
     /// On top of these changes, and of those that are being flushed.
-    pub(super) fn new(
+    pub(crate) fn new(
         database: &'a Database,
         flushing: Option<&'a Changes>,
         changes: &'a mut Changes,
         known: &'a mut Known,
     ) -> Self {
-        Self { database, flushing, changes, known, undo: Vec::new() }
+        Self { database, flushing, changes, known, undo: Vec::new(), writer: None }
+    }
+
+    /// The fence that this operation has checked, under which it writes.
+    pub(crate) fn into_writer(self) -> Option<Fence> {
+        self.writer
+    }
+
+    /// These rows will be read one by one: an engine for which each is a way there and back fetches them at once.
+    pub(crate) fn expect(&self, wanted: Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
+        self.database.expect(wanted)
     }
 
     /// Takes back what this operation changed.
-    pub(super) fn roll_back(mut self) {
+    pub(crate) fn roll_back(mut self) {
         for (table, key, before) in self.undo.drain(..).rev() {
             self.known.forget(table, &key);
             let rows = &mut self.changes.tables[table as usize];
@@ -133,7 +146,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// A stored value.
-    pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StoreError> {
         if let Some(value) = self.known.recent.get(table, key) {
             return Ok(Some(value.clone()));
         }
@@ -146,12 +159,12 @@ impl<'a> Transaction<'a> {
     }
 
     /// A decoded row.
-    pub(super) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
+    pub(crate) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
         self.get(table, key)?.map(|stored| codec::decode(&stored)).transpose()
     }
 
     /// The first `limit` rows from `from` on and before `until`, in the order of their keys.
-    pub(super) fn range(
+    pub(crate) fn range(
         &self,
         table: Table,
         from: Bound<&[u8]>,
@@ -181,7 +194,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// The first `limit` rows whose key begins with `prefix`, after the key `after`.
-    pub(super) fn prefix(
+    pub(crate) fn prefix(
         &self,
         table: Table,
         prefix: &[u8],
@@ -194,7 +207,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes a stored value.
-    pub(super) fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
         if key.len() > MAX_KEY_BYTES {
             return Err(StoreError::Refused("a key is too long"));
         }
@@ -207,31 +220,32 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes a row.
-    pub(super) fn put_row<R: Row>(&mut self, table: Table, key: Vec<u8>, row: &R) -> Result<(), StoreError> {
+    pub(crate) fn put_row<R: Row>(&mut self, table: Table, key: Vec<u8>, row: &R) -> Result<(), StoreError> {
         self.put(table, key, codec::encode(row))
     }
 
     /// Writes an index entry that says all with its key.
-    pub(super) fn put_entry(&mut self, table: Table, key: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) fn put_entry(&mut self, table: Table, key: Vec<u8>) -> Result<(), StoreError> {
         self.put(table, key, codec::wrap(&[]))
     }
 
     /// Removes a row.
-    pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
+    pub(crate) fn delete(&mut self, table: Table, key: Vec<u8>) {
         self.changes.bytes += key.len();
         self.known.forget(table, &key);
         self.change(table, key, Change::Delete);
     }
 
     /// Checks that the session exists and that this is still its newest fence.
-    pub(super) fn check(&mut self, fence: &Fence) -> Result<(), StoreError> {
+    pub(crate) fn check(&mut self, fence: &Fence) -> Result<(), StoreError> {
         self.check_leaving(fence)?;
         if self.known.leaving.contains(&fence.session()) { Err(StoreError::NotFound("session")) } else { Ok(()) }
     }
 
     /// The same, for a session that may be on its way out.
-    pub(super) fn check_leaving(&mut self, fence: &Fence) -> Result<(), StoreError> {
+    pub(crate) fn check_leaving(&mut self, fence: &Fence) -> Result<(), StoreError> {
         let session = fence.session();
+        self.database.enter(session)?;
         let newest = if let Some(epoch) = self.known.epochs.get(&session) {
             *epoch
         } else {
@@ -240,16 +254,20 @@ impl<'a> Transaction<'a> {
             self.known.epochs.insert(session, epoch);
             epoch
         };
-        if newest == fence.epoch() { Ok(()) } else { Err(StoreError::Fenced { session, epoch: fence.epoch() }) }
+        if newest != fence.epoch() {
+            return Err(StoreError::Fenced { session, epoch: fence.epoch() });
+        }
+        self.writer = Some(fence.clone());
+        Ok(())
     }
 
     /// From now on the session's data is on its way out and nothing may be added.
-    pub(super) fn leave(&mut self, session: SessionId) {
+    pub(crate) fn leave(&mut self, session: SessionId) {
         self.known.leaving.insert(session);
     }
 
     /// The session and all its data are gone.
-    pub(super) fn left(&mut self, session: SessionId) {
+    pub(crate) fn left(&mut self, session: SessionId) {
         self.known.leaving.remove(&session);
     }
 
@@ -262,7 +280,8 @@ impl<'a> Transaction<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::Options;
+    use crate::embedded::{Options, database::Disk};
+    use std::sync::Arc;
 
     const TABLE: Table = Table::Keys;
 
@@ -277,13 +296,14 @@ mod tests {
     #[test]
     fn operations_see_what_went_before_and_a_failed_one_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&Options::new(dir.path())).unwrap();
+        let disk = Arc::new(Disk::open(&Options::new(dir.path())).unwrap());
+        let database = Database::Disk(Arc::clone(&disk));
         let (mut changes, mut known) = (Changes::default(), Known::default());
         let mut transaction = Transaction::new(&database, None, &mut changes, &mut known);
         for key in ["ka", "kb", "kc"] {
             put(&mut transaction, key, "stored");
         }
-        database.commit(&std::mem::take(&mut changes)).unwrap();
+        disk.commit(&std::mem::take(&mut changes)).unwrap();
 
         let mut first = Transaction::new(&database, None, &mut changes, &mut known);
         put(&mut first, "kb", "first");
@@ -306,7 +326,7 @@ mod tests {
         assert_eq!(keys(&second.prefix(TABLE, b"k", None, 2).unwrap()), [b"kb", b"kc"], "what is gone does not count");
         assert_eq!(keys(&second.prefix(TABLE, b"k", Some(b"kb"), 2).unwrap()), [b"kc", b"kd"]);
         assert_eq!(second.get(TABLE, b"kb").unwrap().as_deref(), Some(&b"first"[..]));
-        database.commit(&changes).unwrap();
+        disk.commit(&changes).unwrap();
         let rows: Result<Vec<Pair>, _> = database.view().prefix(TABLE, b"k", None).collect();
         assert_eq!(keys(&rows.unwrap()), [b"kb", b"kc", b"kd"]);
     }
@@ -314,14 +334,15 @@ mod tests {
     #[test]
     fn what_is_being_flushed_is_over_the_database_and_under_the_batch() {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&Options::new(dir.path())).unwrap();
+        let disk = Arc::new(Disk::open(&Options::new(dir.path())).unwrap());
+        let database = Database::Disk(Arc::clone(&disk));
         let (mut stored, mut flushing, mut changes) = (Changes::default(), Changes::default(), Changes::default());
         let mut known = Known::default();
         let mut transaction = Transaction::new(&database, None, &mut stored, &mut known);
         for key in ["ka", "kb", "kc"] {
             put(&mut transaction, key, "stored");
         }
-        database.commit(&stored).unwrap();
+        disk.commit(&stored).unwrap();
         let mut transaction = Transaction::new(&database, None, &mut flushing, &mut known);
         put(&mut transaction, "ka", "flushing");
         put(&mut transaction, "kd", "flushing");
@@ -339,14 +360,15 @@ mod tests {
             assert_eq!(keys(&last.prefix(TABLE, b"k", None, 9).unwrap()), [b"ka", b"kc"]);
             assert_eq!(keys(&last.prefix(TABLE, b"k", None, 1).unwrap()), [b"ka"]);
             last.roll_back();
-            database.commit(&flushing).unwrap();
+            disk.commit(&flushing).unwrap();
         }
     }
 
     #[test]
     fn empty_and_inverted_ranges_have_no_rows() {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&Options::new(dir.path())).unwrap();
+        let disk = Arc::new(Disk::open(&Options::new(dir.path())).unwrap());
+        let database = Database::Disk(Arc::clone(&disk));
         let (mut changes, mut known) = (Changes::default(), Known::default());
         let mut transaction = Transaction::new(&database, None, &mut changes, &mut known);
         put(&mut transaction, "b", "");

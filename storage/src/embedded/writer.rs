@@ -6,7 +6,8 @@
 //! more: the writer refuses everything until the process is started again.
 
 use super::{
-    database::Database,
+    database::Disk,
+    engines::Database,
     transaction::{Changes, Known, Transaction},
 };
 use crate::{
@@ -115,11 +116,7 @@ pub(super) type Queue = mpsc::Sender<Box<dyn Operation>>;
 
 /// Starts the threads. They end when the queue is closed and empty; the one that is joined says whether every flush
 /// went well.
-pub(super) fn start(
-    database: Arc<Database>,
-    capacity: usize,
-    deadline: Duration,
-) -> io::Result<(Queue, JoinHandle<bool>)> {
+pub(super) fn start(database: Arc<Disk>, capacity: usize, deadline: Duration) -> io::Result<(Queue, JoinHandle<bool>)> {
     let (queue, operations) = mpsc::channel(capacity);
     let (hand_over, mut batches) = mpsc::channel::<Batch>(1);
     let (report, flushed) = mpsc::channel(1);
@@ -131,7 +128,7 @@ pub(super) fn start(
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let writer = Writer {
-        database,
+        database: Database::Disk(database),
         operations,
         deadline,
         known: Known::default(),
@@ -152,7 +149,7 @@ pub(super) fn start(
 
 /// Brings a batch to the disk and answers its operations. The writer fills the next batch until it hears of this one's
 /// end, which in a crowd is a little later than it could be.
-fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), String>>) {
+fn flush(database: &Disk, batch: Batch, report: &mpsc::Sender<Result<(), String>>) {
     let Batch { changes, done } = batch;
     let (begun, crowd) = (Instant::now(), done.len() >= CROWD);
     let committed = if changes.is_empty() { Ok(()) } else { database.commit(&changes).map_err(Arc::new) };
@@ -177,7 +174,7 @@ fn flush(database: &Database, batch: Batch, report: &mpsc::Sender<Result<(), Str
 }
 
 struct Writer {
-    database: Arc<Database>,
+    database: Database,
     operations: mpsc::Receiver<Box<dyn Operation>>,
     deadline: Duration,
     known: Known,

@@ -1,0 +1,165 @@
+//! Faults of a database of three nodes under load: what was acknowledged is read back, and what is not possible is
+//! refused in time.
+
+use super::cql;
+use anyhow::{Context, Result};
+use rookery_cql_server::Cluster;
+use rookery_storage::{Fence, KeyKind, Stores, scylla};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinHandle, time::sleep};
+
+/// Sessions that are written side by side.
+const WRITERS: usize = 8;
+/// The longest that a write may take while one of three nodes is away.
+const WORST_OF_ONE: Duration = Duration::from_millis(2_500);
+/// The longest that a call may take whatever is away: attempts, and their limits.
+const WORST_OF_ALL: Duration = Duration::from_secs(10);
+/// How long the database may take to be well again.
+const RECOVERY: Duration = Duration::from_secs(90);
+
+/// Writers that count up, each a key of its session, and remember what was acknowledged.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    writers: Vec<JoinHandle<Result<(Fence, u64, Duration)>>>,
+}
+
+impl Load {
+    async fn start(stores: &Stores) -> Result<Self> {
+        let (stop, acknowledged, failed) = (Arc::default(), Arc::default(), Arc::default());
+        let mut writers = Vec::new();
+        for _ in 0..WRITERS {
+            let fence = cql::claimed(stores).await?;
+            let (stores, stop): (_, Arc<AtomicBool>) = (stores.clone(), Arc::clone(&stop));
+            let (acknowledged, failed): (Arc<AtomicU64>, Arc<AtomicU64>) =
+                (Arc::clone(&acknowledged), Arc::clone(&failed));
+            writers.push(tokio::spawn(async move {
+                let (mut last, mut number, mut worst) = (0, 0_u64, Duration::ZERO);
+                while !stop.load(Ordering::Relaxed) {
+                    number += 1;
+                    let start = Instant::now();
+                    let written = stores.keys.write(&fence, vec![cql::put("count", &number.to_string())]).await;
+                    worst = worst.max(start.elapsed());
+                    if written.is_ok() {
+                        last = number;
+                        acknowledged.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                }
+                Ok((fence, last, worst))
+            }));
+        }
+        Ok(Self { stop, acknowledged, failed, writers })
+    }
+
+    /// Waits until so many more writes were acknowledged.
+    async fn more(&self, count: u64) -> Result<()> {
+        let (start, from) = (Instant::now(), self.acknowledged.load(Ordering::Relaxed));
+        while self.acknowledged.load(Ordering::Relaxed) < from + count {
+            anyhow::ensure!(start.elapsed() < RECOVERY, "writes do not go on");
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Stops the writers; what each had acknowledged last, how many failed, and the longest write.
+    async fn stop(self) -> Result<(BTreeMap<u64, (Fence, u64)>, u64, Duration)> {
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut last, mut worst) = (BTreeMap::new(), Duration::ZERO);
+        for (number, writer) in (0..).zip(self.writers) {
+            let (fence, acknowledged, longest) = writer.await??;
+            worst = worst.max(longest);
+            last.insert(number, (fence, acknowledged));
+        }
+        Ok((last, self.failed.load(Ordering::Relaxed), worst))
+    }
+}
+
+/// Every acknowledged write is there, or a later one that was not answered.
+async fn read_back(stores: &Stores, last: &BTreeMap<u64, (Fence, u64)>) -> Result<()> {
+    for (fence, acknowledged) in last.values() {
+        let start = Instant::now();
+        let stored = loop {
+            match stores.keys.get(fence.session(), KeyKind::Session, b"count").await {
+                Ok(stored) => break stored.context("an acknowledged write is gone")?,
+                Err(error) => anyhow::ensure!(start.elapsed() < RECOVERY, "reads do not go on: {error}"),
+            }
+        };
+        let stored: u64 = std::str::from_utf8(&stored)?.parse()?;
+        assert!(stored >= *acknowledged, "{stored} is read, {acknowledged} was acknowledged");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_survives_the_nodes_of_the_database() -> Result<()> {
+    let Some(mut cluster) = tokio::task::block_in_place(|| Cluster::start(3))? else { return Ok(()) };
+    let stores = scylla::open(&cql::with(&cluster.access(), "faults")).await?;
+
+    let load = Load::start(&stores).await?;
+    load.more(200).await?;
+    cluster.pause(1)?;
+    load.more(200).await?;
+    cluster.resume(1)?;
+    load.more(50).await?;
+    let (last, failed, worst) = load.stop().await?;
+    println!("one node paused: {failed} failed, the longest write took {worst:?}");
+    assert_eq!(failed, 0, "one of three nodes is paused");
+    assert!(worst < WORST_OF_ONE, "{worst:?}");
+    read_back(&stores, &last).await?;
+
+    let load = Load::start(&stores).await?;
+    load.more(200).await?;
+    cluster.kill(2)?;
+    load.more(200).await?;
+    // With one copy gone, what was acknowledged is on the two others.
+    let (last, failed, worst) = load.stop().await?;
+    println!("one node killed: {failed} failed, the longest write took {worst:?}");
+    assert_eq!(failed, 0, "one of three nodes is killed");
+    read_back(&stores, &last).await?;
+
+    // Now two are away: nothing can be acknowledged, and every call says so in time.
+    let load = Load::start(&stores).await?;
+    load.more(100).await?;
+    cluster.pause(1)?;
+    let start = Instant::now();
+    assert!(
+        cql::claimed(&stores).await.is_err() && start.elapsed() < WORST_OF_ALL,
+        "a session was made by one of three nodes"
+    );
+    let (some, _) = last.first_key_value().map(|(_, entry)| entry).context("a session")?;
+    let start = Instant::now();
+    assert!(
+        cql::claim(&stores, some.session()).await.is_err() && start.elapsed() < WORST_OF_ALL,
+        "a claim was decided by one of three nodes"
+    );
+    cluster.resume(1)?;
+    load.more(200).await?;
+    let (last, _, worst) = load.stop().await?;
+    assert!(worst < WORST_OF_ALL, "{worst:?}");
+    read_back(&stores, &last).await?;
+
+    tokio::task::block_in_place(|| cluster.restart(2))?;
+    // Whatever a claim of unknown outcome came to, the next one is decided, and its fence is the newest.
+    let start = Instant::now();
+    let mut claimed = cql::claim(&stores, some.session()).await;
+    while claimed.is_err() && start.elapsed() < RECOVERY {
+        sleep(Duration::from_millis(200)).await;
+        claimed = cql::claim(&stores, some.session()).await;
+    }
+    let fence = claimed?;
+    stores.keys.write(&fence, vec![cql::put("count", "0")]).await?;
+    let epoch = stores.owners.read(some.session()).await?.context("an owner")?.epoch;
+    assert_eq!(epoch, fence.epoch());
+    read_back(&stores, &last.into_iter().filter(|(_, (of, _))| of.session() != some.session()).collect()).await
+}
