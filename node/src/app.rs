@@ -8,11 +8,12 @@ use crate::{
     metrics,
     session::{Admission, Arrivals, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
     spool::{FileId, Spool},
+    storage,
 };
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rookery_protocol::Incarnation;
-use rookery_storage::{StoreError, Stores, embedded};
+use rookery_storage::{StoreError, Stores};
 use std::{
     net::SocketAddr,
     sync::{
@@ -50,7 +51,7 @@ impl App {
         };
         let address = server.address();
         let tls = tls(&config)?;
-        let stores = embedded::open(embedded::Options::new(&config.node.data_dir)).await?;
+        let stores = storage::open(&config).await?;
         let (spool, cache, left) = open_folders(&config).await.context("node.data_dir")?;
         let keep = open_keep(&config, &tls).await.context("media_store")?;
         let received = Arc::new(Received::new(cache, keep.clone(), config.media.max_bytes));
@@ -273,12 +274,16 @@ async fn sweep_keep(keep: Keep, interval: Duration) {
     }
 }
 
-/// Looks whether the store still takes writes.
+/// Looks whether the store still takes writes. One that comes back by itself is waited for: requests get 503 meanwhile.
 async fn watch_store(stores: Stores, failed: CancellationToken) {
     const INTERVAL: Duration = Duration::from_secs(5);
     loop {
         tokio::time::sleep(INTERVAL).await;
         if let Err(StoreError::Unavailable(reason)) = stores.engine.probe().await {
+            if stores.engine.recovers() {
+                tracing::warn!(reason, "the store does not answer");
+                continue;
+            }
             tracing::error!(reason, "the store takes no more writes, the node stops");
             return failed.cancel();
         }
@@ -287,6 +292,9 @@ async fn watch_store(stores: Stores, failed: CancellationToken) {
 
 /// Forgets idempotency records, and what waits for messages that do not come, when their time is over.
 async fn sweep(stores: Stores) {
+    if stores.engine.expires() {
+        return;
+    }
     const INTERVAL: Duration = Duration::from_secs(600);
     const BATCH: usize = 1000;
     loop {

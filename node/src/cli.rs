@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     config::{Config, DEFAULTS, Overrides},
-    metrics, telemetry,
+    metrics, storage, telemetry,
 };
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -29,6 +29,8 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (sandbox: connects to
 enum Command {
     /// Run the gateway (the default).
     Run(RunOptions),
+    /// Make the tables of the configured CQL server, or bring them to the form that this version needs.
+    MigrateSchema(RunOptions),
     /// Print the default configuration with its documentation.
     Config,
     /// Print the specification of the API (OpenAPI, JSON).
@@ -57,6 +59,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     match cli.command {
         None => serve(&cli.options),
         Some(Command::Run(options)) => serve(&options),
+        Some(Command::MigrateSchema(options)) => {
+            let config = load(&options)?;
+            telemetry::install(&config.log)?;
+            runtime()?.block_on(storage::migrate(&config))
+        }
         Some(Command::Config) => {
             print!("{DEFAULTS}");
             Ok(())
@@ -71,6 +78,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn serve(options: &RunOptions) -> anyhow::Result<()> {
+    let config = load(options)?;
+    telemetry::install(&config.log)?;
+    runtime()?.block_on(run_node(config))
+}
+
+/// The configuration under these arguments.
+fn load(options: &RunOptions) -> anyhow::Result<Config> {
     let mut overrides = Overrides { file: options.config.clone(), values: vec![] };
     if let Some(listen) = options.listen {
         overrides.values.push(("api.listen", listen.to_string()));
@@ -78,9 +92,7 @@ fn serve(options: &RunOptions) -> anyhow::Result<()> {
     if let Some(dir) = &options.data_dir {
         overrides.values.push(("node.data_dir", dir.display().to_string()));
     }
-    let config = Config::load(&overrides)?;
-    telemetry::install(&config.log)?;
-    runtime()?.block_on(run_node(config))
+    Ok(Config::load(&overrides)?)
 }
 
 async fn run_node(config: Config) -> anyhow::Result<()> {

@@ -18,13 +18,15 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 pub(crate) const DEFAULTS: &str = include_str!("config.default.toml");
 
 /// Environment variables that are no settings.
-const OTHER_VARIABLES: [&str; 4] = ["config", "seed", "test_cql", "bench"];
+const OTHER_VARIABLES: [&str; 5] = ["config", "seed", "test_cql", "test_storage", "bench"];
 
 /// The whole configuration; `config.default.toml` says what each value means.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub node: NodeConfig,
+    pub storage: StorageConfig,
+    pub cql: CqlConfig,
     pub api: ApiConfig,
     pub metrics: MetricsConfig,
     pub whatsapp: WhatsappConfig,
@@ -43,6 +45,37 @@ pub(crate) struct NodeConfig {
     pub data_dir: PathBuf,
     pub shutdown_timeout_ms: u64,
     pub drain_delay_ms: u64,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StorageConfig {
+    pub engine: StorageEngine,
+}
+
+/// What keeps the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StorageEngine {
+    /// A database in the data directory.
+    Embedded,
+    /// A CQL server.
+    Cql,
+}
+
+/// `[cql]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CqlConfig {
+    pub contact_points: Vec<String>,
+    pub keyspace: String,
+    pub datacenter: String,
+    pub user: String,
+    pub password_file: PathBuf,
+    pub replication_factor: u16,
+    pub migrate: bool,
+    pub concurrency: usize,
 }
 
 /// `[api]`
@@ -178,6 +211,13 @@ impl fmt::Debug for Secret {
 #[error("configuration: {0}")]
 pub(crate) struct ConfigError(String);
 
+impl ConfigError {
+    /// What is wrong with which key.
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into())
+    }
+}
+
 /// Values that arguments set, in the place of configured ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides {
@@ -263,7 +303,25 @@ impl Config {
         if self.sends.burst == 0 {
             return fail("sends.burst", "must be at least 1");
         }
+        self.check_cql()?;
         self.check_media()
+    }
+
+    fn check_cql(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError(format!("{key}: {problem}")));
+        if self.storage.engine != StorageEngine::Cql {
+            return Ok(());
+        }
+        if self.cql.contact_points.is_empty() {
+            return fail("cql.contact_points", "must name a node of the database");
+        }
+        if self.cql.user.is_empty() != self.cql.password_file.as_os_str().is_empty() {
+            return fail("cql.user, cql.password_file", "need each other");
+        }
+        if self.cql.replication_factor == 0 || self.cql.concurrency == 0 {
+            return fail("cql.replication_factor, cql.concurrency", "must be at least 1");
+        }
+        Ok(())
     }
 
     fn check_media(&self) -> Result<(), ConfigError> {

@@ -14,6 +14,7 @@ mod metrics;
 mod qr;
 mod session;
 mod spool;
+mod storage;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -128,6 +128,8 @@ fn describe() {
     );
     describe_histogram!(storage::BATCH_OPERATIONS, "Operations that went to disk in one flush.");
     describe_gauge!(storage::QUEUE_DEPTH, "Writes that wait for the store.");
+    describe_histogram!(storage::CQL_SECONDS, Unit::Seconds, "Time of a statement on a CQL server, by statement.");
+    describe_counter!(storage::CQL_ERRORS, "Statements that a CQL server failed, by statement and kind of error.");
     describe_gauge!(BUILD_INFO, "Always 1; the labels tell the version and kind of the binary.");
     describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Resident memory of the process.");
     describe_gauge!(PROCESS_CPU, Unit::Seconds, "CPU time the process has used, user and system.");

@@ -106,7 +106,14 @@ impl Node {
             ("ROOKERY_WHATSAPP__PREKEYS", "20"),
             ("ROOKERY_SENDS__BURST", "100000"),
         ];
-        let all = usual.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let engine = crate::storage::of_environment();
+        let engine = engine.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>();
+        let all = usual
+            .iter()
+            .chain(&engine)
+            .chain(settings)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let mut node = Stopped { folder: TempDir::new().unwrap(), settings: all }.start().await;
         let printed = node.printed("admin key (shown this once): ");
         let configured = settings.iter().find(|(name, _)| *name == "ROOKERY_API__ADMIN_KEY");

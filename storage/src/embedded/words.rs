@@ -38,7 +38,7 @@ pub(super) fn note_late(
 impl WordStore for Embedded {
     async fn state(&self, session: SessionId) -> Result<IndexState, StoreError> {
         let key = tables::index_state(session);
-        let state = self.0.read_now("words_state", |database| database.row(Table::Words, &key))?;
+        let state = self.0.read_now("words_state", move |database| database.row(Table::Words, &key)).await?;
         Ok(state.unwrap_or_default())
     }
 

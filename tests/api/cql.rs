@@ -1,0 +1,88 @@
+//! The gateway on a CQL server: what is most important of all other tests, and what can be wrong with the server.
+//!
+//! With `ROOKERY_TEST_STORAGE=cql` every other test runs on it as well.
+
+use crate::{
+    node::{rookery, run_to_end},
+    storage,
+    world::{FRIEND, OWNER, World},
+};
+use serde_json::json;
+
+/// A linked session on a fresh keyspace; none where there is no server.
+async fn linked() -> Option<(World, String)> {
+    let settings = storage::cql()?;
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Some(World::linked(&settings).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_on_a_cql_server_keeps_what_it_was_told() {
+    let Some((mut world, session)) = linked().await else { return };
+    let first = world.send(&session, FRIEND, "hello").await;
+    world.arrived(FRIEND, &first).await;
+    let inbound = world.phone(FRIEND).send_text(OWNER, "good day").unwrap();
+    let both = |rows: &[serde_json::Value]| rows.len() == 2;
+    world.history_where(&session, "both messages", both).await;
+    world.all_delivered(&session).await;
+    let before = world.everything().await;
+
+    // Killed, the next process takes the session over as from an owner that died: it seals the keys.
+    world.node.kill();
+    world.start_again().await;
+    world.status_is(&session, "WORKING").await;
+    assert_eq!(world.client.history(&session).await.len(), 2);
+    let second = world.send(&session, FRIEND, "after the crash").await;
+    world.arrived(FRIEND, &second).await;
+    let chat = format!("/api/whatsapp/sessions/{session}/messages?chat={FRIEND}@s.whatsapp.net&limit=1");
+    let page = world.client.get(&chat).await.expect(200);
+    assert_eq!(page.body["data"][0]["message_id"], json!(second));
+    let cursor = page.body["next_cursor"].as_str().expect("there is more").to_owned();
+    let page = world.client.get(&format!("{chat}&cursor={cursor}")).await.expect(200);
+    assert_eq!(page.body["data"][0]["message_id"], json!(inbound));
+
+    // Stopped in order, it gives the session up, and nothing of it is lost.
+    world.restart().await;
+    world.status_is(&session, "WORKING").await;
+    assert_eq!(world.client.history(&session).await.len(), 3);
+    assert_eq!(world.everything().await["tokens"], before["tokens"]);
+    let path = format!("/api/whatsapp/sessions/{session}");
+    world.client.delete(&path).await.expect(200);
+    world.client.get(&format!("{path}/status")).await.expect(404);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
+    let nowhere = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__CONTACT_POINTS", "[\"127.0.0.1:9\"]")];
+    let keyspace = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__KEYSPACE", "No-Such")];
+    let login = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__USER", "somebody")];
+    for (settings, told) in [
+        (&nowhere[..], "no CQL server answers at 127.0.0.1:9"),
+        (&keyspace[..], "`No-Such` can be no keyspace"),
+        (&login[..], "cql.password_file"),
+    ] {
+        let mut command = rookery(settings);
+        let folder = tempfile::tempdir().unwrap();
+        command.env("ROOKERY_API__LISTEN", "127.0.0.1:0").env("ROOKERY_NODE__DATA_DIR", folder.path());
+        let ended = run_to_end(command).await;
+        assert!(!ended.status.success(), "{ended:?}");
+        let line = ended.stderr.lines().find(|line| line.starts_with("rookery: ") && line.contains(told));
+        assert!(line.is_some(), "{ended:?}");
+    }
+    let Some(settings) = storage::cql() else { return };
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let run = |arguments: &'static [&'static str], migrate| {
+        let mut command = rookery(&settings);
+        let folder = tempfile::tempdir().unwrap();
+        command.env("ROOKERY_API__LISTEN", "127.0.0.1:0").env("ROOKERY_NODE__DATA_DIR", folder.path());
+        command.env("ROOKERY_CQL__MIGRATE", migrate).args(arguments);
+        async move { (run_to_end(command).await, folder) }
+    };
+    let (ended, _) = run(&[], "false").await;
+    assert!(ended.stderr.contains("does not exist; run `rookery migrate-schema`"), "{ended:?}");
+    let (ended, _) = run(&["migrate-schema"], "false").await;
+    assert!(ended.status.success() && ended.stdout.contains("1 migrations applied"), "{ended:?}");
+    let (ended, _) = run(&["migrate-schema"], "false").await;
+    assert!(ended.status.success() && ended.stdout.contains(" 0 migrations applied"), "{ended:?}");
+}
