@@ -168,7 +168,8 @@ pub trait HistoryStore: Send + Sync {
         sort_key: u64,
         limit: usize,
     ) -> Result<Vec<HistoryRow>, StoreError>;
-    /// Forgets what has waited too long at `now` for its message, of all sessions, at most `limit`; answers how much.
+    /// Forgets what has waited too long at `now` for its message, of all sessions, at most `limit`; answers how much:
+    /// nothing where it goes by itself ([`Engine::expires`]).
     async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
     /// WhatsApp keeps the file of the message with this sort key under another path now. Nothing happens to a
     /// message without a file.

@@ -1,24 +1,27 @@
-//! The gateway on a CQL server: what is most important of all other tests, and what can be wrong with the server.
+//! The gateway on a CQL server: what is most important of all other tests, what can be wrong with the server at the
+//! start, and what happens while it does not answer.
 //!
 //! With `ROOKERY_TEST_STORAGE=cql` every other test runs on it as well.
 
 use crate::{
-    node::{rookery, run_to_end},
+    node::{eventually, rookery, run_to_end},
     storage,
     world::{FRIEND, OWNER, World},
 };
+use rookery_cql_server::Cluster;
 use serde_json::json;
+use tokio::task::block_in_place;
 
-/// A linked session on a fresh keyspace; none where there is no server.
-async fn linked() -> Option<(World, String)> {
-    let settings = storage::cql()?;
+/// A linked session with these settings.
+async fn linked(settings: &[(String, String)]) -> (World, String) {
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    Some(World::linked(&settings).await)
+    World::linked(&settings).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_on_a_cql_server_keeps_what_it_was_told() {
-    let Some((mut world, session)) = linked().await else { return };
+    let Some(settings) = block_in_place(storage::cql) else { return };
+    let (mut world, session) = linked(&settings).await;
     let first = world.send(&session, FRIEND, "hello").await;
     world.arrived(FRIEND, &first).await;
     let inbound = world.phone(FRIEND).send_text(OWNER, "good day").unwrap();
@@ -70,7 +73,7 @@ async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
         let line = ended.stderr.lines().find(|line| line.starts_with("rookery: ") && line.contains(told));
         assert!(line.is_some(), "{ended:?}");
     }
-    let Some(settings) = storage::cql() else { return };
+    let Some(settings) = block_in_place(storage::cql) else { return };
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let run = |arguments: &'static [&'static str], migrate| {
         let mut command = rookery(&settings);
@@ -85,4 +88,34 @@ async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
     assert!(ended.status.success() && ended.stdout.contains("1 migrations applied"), "{ended:?}");
     let (ended, _) = run(&["migrate-schema"], "false").await;
     assert!(ended.status.success() && ended.stdout.contains(" 0 migrations applied"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_server_does_not_answer_requests_are_told_to_come_again() {
+    let Some(server) = block_in_place(|| Cluster::start(1)).unwrap() else { return };
+    let (world, session) = linked(&storage::on(server.access())).await;
+    let first = world.send(&session, FRIEND, "before").await;
+    world.arrived(FRIEND, &first).await;
+    world.all_delivered(&session).await;
+    let messages = format!("/api/whatsapp/sessions/{session}/messages");
+    let before = world.client.get(&messages).await.expect(200).body;
+
+    server.pause(0).unwrap();
+    // Neither an empty list nor a session that is not there.
+    for path in ["/api/whatsapp/sessions", messages.as_str()] {
+        world.client.get(path).await.expect(503).says_when_to_retry();
+    }
+    world.client.send(&session, FRIEND, "refused").await.expect(503).says_when_to_retry();
+
+    server.resume(0).unwrap();
+    let after = eventually("the database is back", async || {
+        let answer = world.client.get(&messages).await;
+        if answer.status == 200 { Ok(answer.body) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    assert_eq!(after["data"], before["data"], "what was refused was not accepted");
+    let second = world.send(&session, FRIEND, "after").await;
+    world.arrived(FRIEND, &second).await;
+    assert_eq!(world.client.history(&session).await.len(), 2);
+    world.finish();
 }

@@ -1,5 +1,6 @@
 //! The engine under the gateway: the embedded one, or a CQL server when `ROOKERY_TEST_STORAGE=cql`.
 
+use rookery_cql_server::Access;
 use std::{path::PathBuf, sync::OnceLock};
 use tempfile::TempDir;
 
@@ -17,7 +18,11 @@ pub(crate) fn of_environment() -> Vec<(String, String)> {
 
 /// Settings for a fresh keyspace on the server that all tests share; none where there is no server.
 pub(crate) fn cql() -> Option<Vec<(String, String)>> {
-    let access = rookery_cql_server::shared().unwrap()?;
+    Some(on(rookery_cql_server::shared().unwrap()?))
+}
+
+/// Settings for a fresh keyspace on this server.
+pub(crate) fn on(access: Access) -> Vec<(String, String)> {
     let points = access.contact_points.iter().map(|point| format!("{point:?}")).collect::<Vec<_>>().join(",");
     let mut settings = vec![
         ("ROOKERY_STORAGE__ENGINE".to_owned(), "cql".to_owned()),
@@ -31,7 +36,7 @@ pub(crate) fn cql() -> Option<Vec<(String, String)>> {
         let file = password_file(&password);
         settings.push(("ROOKERY_CQL__PASSWORD_FILE".to_owned(), file.display().to_string()));
     }
-    Some(settings)
+    settings
 }
 
 /// A file with the server's password, for as long as the tests run.

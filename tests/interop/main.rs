@@ -25,6 +25,8 @@ mod client;
 #[path = "../api/node.rs"]
 #[expect(dead_code, reason = "the tests of the API do more to a gateway")]
 mod node;
+#[path = "../api/storage.rs"]
+mod storage;
 #[path = "../api/world.rs"]
 #[expect(dead_code, reason = "the tests of the API need more of it")]
 mod world;

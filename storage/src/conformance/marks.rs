@@ -155,10 +155,13 @@ async fn waiting_ends(stores: &Stores) -> Result<()> {
     let mut now = Timestamp::now();
     while stores.history.sweep(now, 1_000).await? == 1_000 {}
     now = now.plus_secs(EARLY_KEPT_SECS + 5);
-    assert!(stores.history.sweep(now, 1_000).await? > 0);
-    assert_eq!(stores.history.sweep(now, 1_000).await?, 0);
-    stores.history.insert(&fence, vec![row.clone()]).await?;
-    assert_eq!(one(stores, &fence, &row).await?, row);
+    // Where what has its time goes by itself, nothing is swept.
+    if !stores.engine.expires() {
+        assert!(stores.history.sweep(now, 1_000).await? > 0);
+        assert_eq!(stores.history.sweep(now, 1_000).await?, 0);
+        stores.history.insert(&fence, vec![row.clone()]).await?;
+        assert_eq!(one(stores, &fence, &row).await?, row);
+    }
     // A session takes along what waits for its messages.
     let lost = sample::inbound(2, &sample::chat(1), 1);
     stores.history.amend(&fence, vec![amendment(&lost, 5, Change::Edit { text: "x".into() })]).await?;

@@ -48,11 +48,12 @@ impl Database {
         }
     }
 
-    /// These rows will be read one by one: an engine for which each is a way there and back fetches them at once.
-    pub(crate) fn expect(&self, wanted: Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
+    /// These rows will be read one by one: an engine for which each is a way there and back fetches them at once. Others
+    /// do not ask which rows they are.
+    pub(crate) fn expect(&self, wanted: impl FnOnce() -> Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
         match self {
             Self::Disk(_) => Ok(()),
-            Self::Cql(rows) => rows.expect(wanted),
+            Self::Cql(rows) => rows.expect(wanted()),
         }
     }
 
@@ -89,10 +90,10 @@ impl View<'_> {
     }
 
     /// These rows will be read one by one, as in [`Database::expect`].
-    pub(crate) fn expect(&self, wanted: Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
+    pub(crate) fn expect(&self, wanted: impl FnOnce() -> Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
         match self {
             Self::Disk(_) => Ok(()),
-            Self::Cql(rows) => rows.expect(wanted),
+            Self::Cql(rows) => rows.expect(wanted()),
         }
     }
 
@@ -109,16 +110,18 @@ impl View<'_> {
         }
     }
 
-    /// The rows between two keys in the opposite order of their keys. On a CQL server all of them are read first.
-    pub(crate) fn backwards(
+    /// A session's messages after this sort key, oldest first.
+    pub(crate) fn newer_than(
         &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        until: Bound<&[u8]>,
+        session: SessionId,
+        sort_key: u64,
     ) -> Box<dyn Iterator<Item = Result<Pair, StoreError>>> {
         match self {
-            Self::Disk(view) => Box::new(view.range(table, from, until).rev()),
-            Self::Cql(rows) => Box::new(rows.range(table, from, until).collect::<Vec<_>>().into_iter().rev()),
+            Self::Disk(view) => {
+                let (from, until) = (tables::of_session(session), tables::history(session, sort_key));
+                Box::new(view.range(Table::History, Bound::Included(&from), Bound::Excluded(&until)).rev())
+            }
+            Self::Cql(rows) => Box::new(rows.newer_than(session, sort_key)),
         }
     }
 

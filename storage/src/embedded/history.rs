@@ -127,6 +127,8 @@ impl HistoryStore for Embedded {
         self.0
             .read("history_at", move |database| {
                 let view = database.view();
+                let place = |sort_key: &u64| (Table::History, tables::history(session, *sort_key));
+                view.expect(|| sort_keys.iter().map(place).collect())?;
                 let rows = sort_keys.into_iter().map(|key| view.row(Table::History, &tables::history(session, key)));
                 rows.filter_map(Result::transpose).collect()
             })
@@ -141,10 +143,7 @@ impl HistoryStore for Embedded {
     ) -> Result<Vec<HistoryRow>, StoreError> {
         self.0
             .read("history_oldest_after", move |database| {
-                let (from, until) = (tables::of_session(session), tables::history(session, sort_key));
-                let view = database.view();
-                let rows = view.backwards(Table::History, Bound::Included(&from), Bound::Excluded(&until));
-                rows.take(limit).map(|row| decode(&row?.1)).collect()
+                database.view().newer_than(session, sort_key).take(limit).map(|row| decode(&row?.1)).collect()
             })
             .await
     }
@@ -193,14 +192,14 @@ pub(super) fn expect(
     messages: &[HistoryRow],
     others: impl Iterator<Item = (Table, Vec<u8>)>,
 ) -> Result<(), StoreError> {
-    let wanted = messages.iter().flat_map(|message| {
+    let of_message = |message: &HistoryRow| {
         [
             (Table::HistoryById, tables::history_by_id(session, message)),
             (Table::History, tables::history(session, message.sort_key)),
             (Table::Peers, tables::chat(session, &message.chat)),
         ]
-    });
-    transaction.expect(wanted.chain(others).collect())
+    };
+    transaction.expect(|| messages.iter().flat_map(of_message).chain(others).collect())
 }
 
 /// Writes a message and what it changes of its chat, or takes in the same one again; answers its sort key. What came
@@ -412,8 +411,8 @@ fn take(
         taken.push_back((sort_key(&key)?, stored));
     }
     if table == Table::HistoryByChat {
-        let messages = taken.iter().map(|(sort_key, _)| (Table::History, tables::history(session, *sort_key)));
-        view.expect(messages.collect())?;
+        let message = |(sort_key, _): &(u64, UserValue)| (Table::History, tables::history(session, *sort_key));
+        view.expect(|| taken.iter().map(message).collect())?;
     }
     Ok(taken)
 }

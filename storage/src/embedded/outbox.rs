@@ -28,10 +28,9 @@ impl OutboxStore for Embedded {
                 transaction.check(&fence)?;
                 let session = fence.session();
                 let Accepted { mut outbox, history, idempotency } = accepted;
-                let records =
-                    idempotency.iter().map(|(key, _)| (Table::Idempotency, tables::idempotency(session, key)));
-                let places = [(Table::Outbox, tables::outbox(session, outbox.seq))].into_iter().chain(records);
-                expect(transaction, session, std::slice::from_ref(&history), places)?;
+                let record = idempotency.iter().map(|(key, _)| (Table::Idempotency, tables::idempotency(session, key)));
+                let waiting = std::iter::once_with(|| (Table::Outbox, tables::outbox(session, outbox.seq)));
+                expect(transaction, session, std::slice::from_ref(&history), waiting.chain(record))?;
                 // A message that is there already keeps its place, and all must name the same place.
                 let place = upsert(transaction, session, HistoryRow { sent_at: None, ..history }, true)?;
                 if let Some((key, record)) = idempotency {

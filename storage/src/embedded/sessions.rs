@@ -206,7 +206,7 @@ fn page(
         if keys.is_empty() {
             return Ok(Page { rows, next: None });
         }
-        view.expect(keys.iter().map(|key| (Table::Control, key.clone())).collect())?;
+        view.expect(|| keys.iter().map(|key| (Table::Control, key.clone())).collect())?;
         for key in keys {
             rows.extend(view.row(Table::Control, &key)?);
         }

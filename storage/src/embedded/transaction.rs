@@ -128,8 +128,8 @@ impl<'a> Transaction<'a> {
         self.writer
     }
 
-    /// These rows will be read one by one: an engine for which each is a way there and back fetches them at once.
-    pub(crate) fn expect(&self, wanted: Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
+    /// These rows will be read one by one, as in [`Database::expect`].
+    pub(crate) fn expect(&self, wanted: impl FnOnce() -> Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
         self.database.expect(wanted)
     }
 

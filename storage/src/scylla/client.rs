@@ -86,6 +86,16 @@ pub(super) enum Failure {
     Unknown(StoreError),
 }
 
+impl Failure {
+    /// What it says about a statement that was tried so often: a refusal says nothing of the attempts before.
+    fn at(self, attempt: u32) -> Self {
+        match self {
+            Self::Refused(error) if attempt > 1 => Self::Unknown(StoreError::Engine(Box::new(error))),
+            failure => failure,
+        }
+    }
+}
+
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -216,7 +226,7 @@ impl Client {
                 Err(Failure::Unknown(error)) if attempt < WRITE_ATTEMPTS => {
                     again(statement.name, attempt, &error).await
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(failure.at(attempt)),
             }
             attempt += 1;
         }
@@ -263,7 +273,7 @@ impl Client {
             let Err(error) = answer else { return Ok(()) };
             match judge(Kind::Write, error) {
                 Failure::Unknown(error) if attempt < WRITE_ATTEMPTS => again(name, attempt, &error).await,
-                failure => return Err(failure),
+                failure => return Err(failure.at(attempt)),
             }
             attempt += 1;
         }

@@ -14,9 +14,9 @@ use super::{
     statements::Stored,
 };
 use crate::{
-    Fence, StoreError,
+    EARLY_KEPT_SECS, Fence, StoreError,
     embedded::transaction::{Change, Changes},
-    tables::Table,
+    tables::{self, Table},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rookery_protocol::SessionId;
@@ -33,6 +33,9 @@ const SIDE_BY_SIDE: usize = 16;
 /// The largest value that is written. Servers refuse what is larger than half a segment of their log.
 const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
 
+/// How long what came before its message is kept, in seconds.
+const EARLY_SECS: u32 = EARLY_KEPT_SECS as u32;
+
 /// The format of a journal's row.
 const JOURNAL_VERSION: u8 = 1;
 
@@ -45,6 +48,8 @@ pub(super) struct Write {
     value: Option<Vec<u8>>,
     /// When in a commit that is not in the journal it is written.
     phase: u8,
+    /// After how many seconds it goes by itself; never at 0.
+    expires_secs: u32,
 }
 
 /// What one operation writes.
@@ -125,14 +130,15 @@ fn plan(core: &Core, changes: &Changes) -> Result<(Vec<Write>, Vec<Place>), Stor
             (Table::Outbox, value) => Some([&key[16..], &value.unwrap_or_default()].concat()),
             (_, value) => value,
         };
-        writes.push(write(&place, value, phase));
+        let early = table == Table::Marks && tables::is_early(key);
+        writes.push(Write { expires_secs: if early { EARLY_SECS } else { 0 }, ..write(&place, value, phase) });
     }
     Ok((writes, windows))
 }
 
 fn write(place: &Place, value: Option<Vec<u8>>, phase: u8) -> Write {
     let Place { stored, partition, key } = place.clone();
-    Write { stored: stored as u8, partition, key, value, phase }
+    Write { stored: stored as u8, partition, key, value, phase, expires_secs: 0 }
 }
 
 fn table(number: u8) -> Result<Stored, StoreError> {
@@ -215,8 +221,10 @@ impl Core {
             let stamp = stored.is_fenced().then_some(CqlValue::BigInt(stamp));
             let (partition, key) = (blob(&write.partition), blob(&write.key));
             if let Some(value) = write.value.take() {
-                values.extend([partition, key, CqlValue::Blob(value)].into_iter().chain(stamp));
-                statements.push((&of.put, values));
+                let expiry = (write.expires_secs > 0).then_some(CqlValue::Int(write.expires_secs.cast_signed()));
+                let statement = if expiry.is_some() { &of.put_expiring } else { &of.put };
+                values.extend([partition, key, CqlValue::Blob(value)].into_iter().chain(stamp).chain(expiry));
+                statements.push((statement, values));
             } else {
                 values.extend(stamp.into_iter().chain([partition, key]));
                 statements.push((&of.delete, values));

@@ -25,6 +25,8 @@ const ROW: &str = "key material";
 const MAX_KEY_BYTES: usize = 16 * 1024;
 /// Largest value, and largest list of changes, in bytes.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes in one batch of a seal, about.
+const SEAL_BYTES: usize = 1024 * 1024;
 /// Keys that are asked for at once.
 const AT_ONCE: usize = 50;
 /// Rows of one page of a range.
@@ -126,18 +128,24 @@ impl Core {
             sealed += rows.len();
             let stamp = Stamp::next(fence).value();
             let put = &self.client.statements().of(Stored::Keys).put;
-            let mut batch: Vec<_> = rows
-                .into_iter()
-                .map(|(key, value)| {
-                    (put, vec![blob(partition), CqlValue::Blob(key), CqlValue::Blob(value), CqlValue::BigInt(stamp)])
-                })
-                .collect();
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            for (key, value) in rows {
+                bytes += key.len() + value.len();
+                let values = vec![blob(partition), CqlValue::Blob(key), CqlValue::Blob(value), CqlValue::BigInt(stamp)];
+                batch.push((put, values));
+                if bytes > SEAL_BYTES {
+                    self.client.batch("keys_seal", std::mem::take(&mut batch)).await?;
+                    bytes = 0;
+                }
+            }
             if !full {
                 // Last of all: whoever is interrupted before has taken nothing away.
                 let erase = &self.client.statements().of(Stored::Keys).erase;
                 batch.push((erase, vec![CqlValue::BigInt(Stamp::first(fence).value()), blob(partition)]));
             }
-            self.client.batch("keys_seal", batch).await?;
+            if !batch.is_empty() {
+                self.client.batch("keys_seal", batch).await?;
+            }
             if !full {
                 return Ok(sealed);
             }

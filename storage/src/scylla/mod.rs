@@ -12,6 +12,7 @@
 //! that does not answer is [`crate::StoreError::Unavailable`] or, when the outcome of a write is not known,
 //! [`crate::StoreError::Engine`]: never a row that is not there.
 
+mod backwards;
 mod claim;
 mod client;
 mod commit;

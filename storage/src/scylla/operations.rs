@@ -251,6 +251,21 @@ impl Core {
         rows.map(|row| row.map_err(|error| unreadable(stored, &error))).collect()
     }
 
+    /// The last rows of a range in a partition, from its end on.
+    pub(super) async fn slice_back(
+        &self,
+        stored: Stored,
+        partition: &[u8],
+        from: &[u8],
+        until: &[u8],
+        limit: i32,
+    ) -> Result<Vec<Row>, StoreError> {
+        let statement = &self.client.statements().of(stored).slice_back;
+        let answer = self.client.read(statement, (partition, from, until, limit)).await?;
+        let rows = answer.rows::<Row>().map_err(|error| unreadable(stored, &error))?;
+        rows.map(|row| row.map_err(|error| unreadable(stored, &error))).collect()
+    }
+
     /// The first rows of the same range in several partitions, by partition.
     pub(super) async fn slices(
         &self,

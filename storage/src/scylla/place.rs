@@ -12,13 +12,15 @@
 //! | entries of chats | `history` | session, window | 1, chat, inverted sort key |
 //! | where an id is | `history_by_id` | session, one of 64 parts | id, chat, author |
 //! | contacts, chats, history sync | `session_rows` | session, 1 | the rest |
+//! | what waits for a message, receipts of members, late messages | `session_rows` | session, 2 | the rest |
+//! | the index of words | `session_rows` | session, 64 + one of 64 parts | word and the rest |
 //!
 //! A *window* is 2^16 seconds of a session's history, numbered backwards, so that a message and its entry in its chat
 //! are in one partition, and partitions are bounded. `windows` says which windows there are: of a session (key 0,
 //! window) and of a chat (key 1, chat, window). An empty window is in no list, so a page never reads one.
 //!
-//! The owner row is not here: it has a table with columns of its own. The index of idempotency records by time is not
-//! stored: they go by themselves.
+//! The owner row is not here: it has a table with columns of its own. The indexes of idempotency records and of early
+//! rows by time are not stored: both go by themselves.
 
 use super::statements::Stored;
 use crate::tables::Table;
@@ -33,14 +35,26 @@ pub(super) const SESSION_PARTS: u8 = 16;
 /// Parts of a session's index of messages by id.
 pub(super) const ID_PARTS: u8 = 64;
 
+/// The kinds of rows in the table of all else.
+pub(super) fn further() -> impl Iterator<Item = u8> {
+    [PEERS, MARKS].into_iter().chain(word_kinds())
+}
+
+/// The kinds of all parts of the index of words.
+pub(super) fn word_kinds() -> impl Iterator<Item = u8> {
+    WORDS..WORDS + WORD_PARTS
+}
+
 /// Bits of an inverted sort key that are within a window: 20 of arrival, 16 of seconds.
 const WINDOW_BITS: u32 = 36;
 
 /// The kinds of rows in the table of all else, a partition a session each.
 const PEERS: u8 = 1;
 const MARKS: u8 = 2;
-const WORDS: u8 = 3;
-pub(super) const FURTHER: [u8; 3] = [PEERS, MARKS, WORDS];
+/// The first of the kinds of the index of words: one a part.
+const WORDS: u8 = 64;
+/// Parts of a session's index of words.
+const WORD_PARTS: u8 = 64;
 
 /// Tags of keys in the table of the control rows.
 pub(super) const SESSION: u8 = 0x20;
@@ -49,6 +63,7 @@ const TOKENS_OF: u8 = 0x11;
 const SESSIONS_OF: u8 = 0x21;
 const SESSIONS_OF_PHONE: u8 = 0x22;
 const IDEMPOTENCY_BY_TIME: u8 = 0x30;
+const EARLY_BY_TIME: u8 = 0x31;
 
 /// Tags of keys in a window.
 const MESSAGE: u8 = 0;
@@ -64,7 +79,7 @@ pub(super) struct Place {
 
 /// The place of a row; none when it is not stored in such a table, as the module says.
 pub(super) fn place(table: Table, key: &[u8]) -> Option<Place> {
-    if table == Table::Control && matches!(key.first(), Some(&(OWNER | IDEMPOTENCY_BY_TIME))) {
+    if table == Table::Control && matches!(key.first(), Some(&(OWNER | IDEMPOTENCY_BY_TIME | EARLY_BY_TIME))) {
         return None;
     }
     if table == Table::Outbox {
@@ -144,7 +159,7 @@ fn with_part(table: Table, partition: &[u8], rest: &[u8]) -> Vec<u8> {
         (Table::HistoryById, _) => Some(id_part(rest)),
         (Table::Peers, _) => Some(PEERS),
         (Table::Marks, _) => Some(MARKS),
-        (Table::Words, _) => Some(WORDS),
+        (Table::Words, _) => Some(WORDS + word_part(rest)),
         _ => None,
     };
     partition.iter().copied().chain(part).collect()
@@ -153,15 +168,33 @@ fn with_part(table: Table, partition: &[u8], rest: &[u8]) -> Vec<u8> {
 /// The part of the index by id that keys with this beginning are in: by the id alone, which stands behind its length.
 fn id_part(rest: &[u8]) -> u8 {
     let length = usize::from(rest.first().copied().unwrap_or_default());
-    let id = rest.get(1..=length).unwrap_or_default();
-    // FNV-1a: it has to be the same in every version.
-    let hash = id.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    (hash % u32::from(ID_PARTS)) as u8
+    one_of(ID_PARTS, rest.get(1..=length).unwrap_or_default())
+}
+
+/// The part of the index of words that words with this beginning are in: by their first letter alone, so that words
+/// with a common beginning are in one.
+fn word_part(word: &[u8]) -> u8 {
+    let length = match word.first() {
+        Some(0xf0..) => 4,
+        Some(0xe0..) => 3,
+        Some(0xc0..) => 2,
+        _ => 1,
+    };
+    one_of(WORD_PARTS, word.get(..length).unwrap_or(word))
+}
+
+/// One of so many parts, by the FNV-1a hash of these bytes: it has to be the same in every version.
+fn one_of(parts: u8, bytes: &[u8]) -> u8 {
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    (hash % u32::from(parts)) as u8
 }
 
 /// The partition that rows whose keys begin with `prefix` are in, and the length of what keys have before the part of
 /// theirs that is stored. For the tables that are neither windows nor a ring nor all sessions.
 pub(super) fn partition(table: Table, prefix: &[u8]) -> Option<(Stored, Vec<u8>, usize)> {
+    if table == Table::Control && matches!(prefix.first(), Some(&(OWNER | IDEMPOTENCY_BY_TIME | EARLY_BY_TIME))) {
+        return None;
+    }
     let (stored, length) = partition_of(table, prefix);
     let (partition, rest) = prefix.split_at_checked(length)?;
     Some((stored, with_part(table, partition, rest), length))
@@ -201,6 +234,15 @@ mod tests {
         }
 
         #[test]
+        fn words_with_a_common_beginning_are_in_one_part(beginning in "\\PC{1,3}", end in "\\PC{0,9}") {
+            let session = SessionId::generate();
+            let all = partition(Table::Words, &tables::words_from(session, &beginning)).unwrap();
+            let one = place(Table::Words, &tables::posting(session, &format!("{beginning}{end}"), 7, 1)).unwrap();
+            prop_assert_eq!((all.0, &all.1), (one.stored, &one.partition));
+            prop_assert!(further().any(|kind| one.partition.last() == Some(&kind)));
+        }
+
+        #[test]
         fn the_ring_has_a_place_for_every_send(seq: u64) {
             prop_assert_eq!(slot(seq), slot(seq.wrapping_add(RING)));
             prop_assert!(u64::from(u32::from_be_bytes(slot(seq))) < RING);
@@ -208,8 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn owners_and_the_index_by_time_are_elsewhere() {
+    fn owners_and_the_indexes_by_time_are_elsewhere() {
         assert_eq!(place(Table::Control, &tables::owner(SessionId::generate())), None);
-        assert_eq!(place(Table::Control, &tables::idempotency_by_time()), None);
+        for index in [tables::idempotency_by_time(), tables::early_by_time()] {
+            assert_eq!(place(Table::Control, &index), None);
+            assert_eq!(partition(Table::Control, &index), None);
+        }
     }
 }

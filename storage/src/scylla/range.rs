@@ -25,7 +25,7 @@ pub(super) type Row = (Vec<u8>, Vec<u8>);
 pub(super) enum Range {
     /// In one partition.
     Slice(Slice),
-    /// In the parts of the table of all sessions.
+    /// In the parts of the table of all sessions, or of a session's index of words.
     Merge(Vec<(Option<Row>, Slice)>),
     /// In a session's windows.
     Windows(Windows),
@@ -38,7 +38,15 @@ impl Range {
         let (Bound::Included(first) | Bound::Excluded(first)) = from else { return Self::All(VecDeque::new()) };
         match table {
             Table::Outbox => Self::All(ring(core, from, until)),
-            Table::Control if first.first() == Some(&SESSION) => merge(core, from, until),
+            Table::Control if first.first() == Some(&SESSION) => {
+                let parts = (0..SESSION_PARTS).map(|part| vec![SESSION, part]);
+                merge(core, Stored::Sessions, parts, &[SESSION], (from, until))
+            }
+            Table::Words if !within(&first[..16.min(first.len())], until) => {
+                let session = &first[..16.min(first.len())];
+                let parts = place::word_kinds().map(|kind| [session, &[kind]].concat());
+                merge(core, Stored::SessionRows, parts, session, (from, until))
+            }
             Table::History | Table::HistoryByChat => match Windows::new(core, table, from, until) {
                 Some(windows) => Self::Windows(windows),
                 None => Self::All(VecDeque::new()),
@@ -109,6 +117,11 @@ impl Bounds {
     }
 }
 
+/// Whether the end of a range is among the keys that begin with `prefix`.
+fn within(prefix: &[u8], until: Bound<&[u8]>) -> bool {
+    matches!(until, Bound::Included(key) | Bound::Excluded(key) if key.starts_with(prefix))
+}
+
 /// The next key there can be.
 pub(super) fn after(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
@@ -159,13 +172,17 @@ impl Slice {
     }
 }
 
-/// All sessions in the order of their ids; the first pages of all parts are read side by side.
-fn merge(core: &Arc<Core>, from: Bound<&[u8]>, until: Bound<&[u8]>) -> Range {
-    let prefix = [SESSION];
-    let bounds = Bounds::new(&prefix, from, until);
-    let mut slices: Vec<_> = (0..SESSION_PARTS)
-        .map(|part| Slice::new(core, Stored::Sessions, vec![SESSION, part], prefix.to_vec(), bounds.clone()))
-        .collect();
+/// The rows of several partitions in the order of their keys; the first pages of all are read side by side.
+fn merge(
+    core: &Arc<Core>,
+    stored: Stored,
+    partitions: impl Iterator<Item = Vec<u8>>,
+    prefix: &[u8],
+    (from, until): (Bound<&[u8]>, Bound<&[u8]>),
+) -> Range {
+    let bounds = Bounds::new(prefix, from, until);
+    let mut slices: Vec<_> =
+        partitions.map(|partition| Slice::new(core, stored, partition, prefix.to_vec(), bounds.clone())).collect();
     let pages = futures_util::future::join_all(slices.iter().map(|slice| {
         core.slice(slice.stored, &slice.partition, &slice.bounds.from, slice.bounds.until.as_deref(), slice.limit)
     }));

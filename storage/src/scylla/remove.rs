@@ -5,7 +5,7 @@
 use super::{
     operations::{Core, Operations},
     owners,
-    place::{self, FURTHER, ID_PARTS},
+    place::{self, ID_PARTS},
     rows::session_place,
     stamp::Stamp,
     statements::Stored,
@@ -35,7 +35,7 @@ impl Operations {
         let of_ids = (0..ID_PARTS).map(|part| (Stored::HistoryById, [session, &[part]].concat()));
         let others =
             [Stored::Keys, Stored::Outbox, Stored::Journal, Stored::Idempotency].map(|of| (of, session.to_vec()));
-        let further = FURTHER.iter().map(|kind| (Stored::SessionRows, [session, &[*kind]].concat()));
+        let further = place::further().map(|kind| (Stored::SessionRows, [session, &[kind]].concat()));
         let stamp = Stamp::next(fence);
         let erase = |(stored, partition): (Stored, Vec<u8>)| async move { core.erase(stored, &partition, stamp).await };
         let partitions: Vec<_> = of_history.chain(of_ids).chain(others).chain(further).collect();
@@ -61,7 +61,10 @@ impl Operations {
             }
         }
         let values = (owners::id(id), fence.epoch().0.cast_signed());
-        core.client.execute(&core.client.statements().owner_remove, &values).await?;
+        let removed = owners::applied(core.client.execute(&core.client.statements().owner_remove, &values).await?)?;
+        if !removed && core.owner(id).await?.is_some_and(|owner| owner.epoch != fence.epoch() && owner.epoch.0 > 0) {
+            return Err(StoreError::Fenced { session: id, epoch: fence.epoch() });
+        }
         core.remove_one(&row, stamp).await?;
         core.forget(id);
         Ok(())

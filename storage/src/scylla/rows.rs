@@ -4,6 +4,7 @@
 //! will read, it has at hand until it ends.
 
 use super::{
+    backwards::Backwards,
     operations::{Core, Turn},
     place::{self, OWNER, SESSION},
     range::Range,
@@ -137,6 +138,15 @@ impl Rows {
                 rows.known().insert((table, key.to_vec()), Some(value.clone()));
             }
         })
+    }
+
+    /// A session's messages after this sort key, oldest first.
+    pub(crate) fn newer_than(
+        &self,
+        session: SessionId,
+        sort_key: u64,
+    ) -> impl Iterator<Item = Result<Pair, StoreError>> + use<> {
+        Backwards::new(&self.0.core, session, sort_key)
     }
 
     async fn fetch(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StoreError> {

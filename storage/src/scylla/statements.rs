@@ -73,9 +73,11 @@ pub(super) struct OfTable {
     pub(super) get: Statement,
     pub(super) slice: Statement,
     pub(super) slice_to_end: Statement,
+    pub(super) slice_back: Statement,
     pub(super) slices: Statement,
     pub(super) many: Statement,
     pub(super) put: Statement,
+    pub(super) put_expiring: Statement,
     pub(super) delete: Statement,
     pub(super) erase: Statement,
 }
@@ -85,6 +87,7 @@ macro_rules! of_table {
         let keyspace = $keyspace;
         let table = concat!(".", $table);
         let stamp = if $fenced { " USING TIMESTAMP ?" } else { "" };
+        let expiry = if $fenced { " USING TIMESTAMP ? AND TTL ?" } else { " USING TTL ?" };
         let read = |name, rest: &str, columns: &str| {
             Statement::new(name, Kind::Read, format!("SELECT {columns} FROM {keyspace}{table} WHERE {rest}"))
         };
@@ -92,6 +95,11 @@ macro_rules! of_table {
             get: read(concat!($table, "_get"), "partition = ? AND key = ?", "value"),
             slice: read(concat!($table, "_slice"), "partition = ? AND key >= ? AND key < ? LIMIT ?", "key, value"),
             slice_to_end: read(concat!($table, "_slice"), "partition = ? AND key >= ? LIMIT ?", "key, value"),
+            slice_back: read(
+                concat!($table, "_slice_back"),
+                "partition = ? AND key >= ? AND key < ? ORDER BY key DESC LIMIT ?",
+                "key, value",
+            ),
             slices: read(
                 concat!($table, "_slices"),
                 "partition IN ? AND key >= ? AND key < ? PER PARTITION LIMIT ?",
@@ -102,6 +110,11 @@ macro_rules! of_table {
                 concat!($table, "_put"),
                 Kind::Write,
                 format!("INSERT INTO {keyspace}{table} (partition, key, value) VALUES (?, ?, ?){stamp}"),
+            ),
+            put_expiring: Statement::new(
+                concat!($table, "_put_expiring"),
+                Kind::Write,
+                format!("INSERT INTO {keyspace}{table} (partition, key, value) VALUES (?, ?, ?){expiry}"),
             ),
             delete: Statement::new(
                 concat!($table, "_delete"),
@@ -185,7 +198,7 @@ mod tests {
         for (number, table) in Stored::ALL.into_iter().enumerate() {
             assert_eq!(table as usize, number);
             let of = statements.of(table);
-            for statement in [&of.put, &of.delete, &of.erase] {
+            for statement in [&of.put, &of.put_expiring, &of.delete, &of.erase] {
                 assert_eq!(statement.cql.contains("USING TIMESTAMP ?"), table.is_fenced(), "{}", statement.cql);
             }
         }

@@ -11,7 +11,7 @@ use rookery_protocol::{
     api::{SessionStatus, StatusChange},
 };
 use rookery_storage::{
-    Fence, KeyKind, KeyOp, SessionRow, StoreError, Stores,
+    EARLY_KEPT_SECS, Fence, KeyKind, KeyOp, SessionRow, StoreError, Stores,
     conformance::{Factory, run_all},
     scylla::{self, OpenError, Options, Password},
 };
@@ -76,6 +76,22 @@ async fn the_cql_engine_conforms_and_writes_with_logical_timestamps() -> Result<
         }
         assert!(found > 0 || ["outbox", "journal"].contains(&table), "{table} was not written");
     }
+    what_waits_goes_by_itself(&session, &options.keyspace).await
+}
+
+/// Rows that wait for their message have an end, and nothing else of a session has.
+async fn what_waits_goes_by_itself(session: &Session, keyspace: &str) -> Result<()> {
+    let statement = format!("SELECT partition, key, TTL(value) FROM {keyspace}.session_rows");
+    let rows = session.query_unpaged(statement, ()).await?.into_rows_result()?;
+    let mut waiting = 0;
+    for row in rows.rows::<(Vec<u8>, Vec<u8>, Option<i32>)>()? {
+        let (partition, key, ends) = row?;
+        let waits = partition.last() == Some(&2) && key.first() == Some(&1);
+        assert_eq!(ends.is_some(), waits, "{partition:02x?} {key:02x?}");
+        assert!(ends.is_none_or(|secs| i64::from(secs) <= EARLY_KEPT_SECS));
+        waiting += u32::from(waits);
+    }
+    assert!(waiting > 0, "nothing waits");
     Ok(())
 }
 
