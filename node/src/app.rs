@@ -292,11 +292,11 @@ async fn watch_store(stores: Stores, failed: CancellationToken) {
 
 /// Forgets idempotency records, and what waits for messages that do not come, when their time is over.
 async fn sweep(stores: Stores) {
+    const INTERVAL: Duration = Duration::from_secs(600);
+    const BATCH: usize = 1000;
     if stores.engine.expires() {
         return;
     }
-    const INTERVAL: Duration = Duration::from_secs(600);
-    const BATCH: usize = 1000;
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = rookery_protocol::Timestamp::now();

@@ -10,6 +10,8 @@ use crate::{
 };
 use rookery_cql_server::Cluster;
 use serde_json::json;
+use std::process::Command;
+use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 /// A linked session with these settings.
@@ -55,6 +57,14 @@ async fn a_gateway_on_a_cql_server_keeps_what_it_was_told() {
     world.finish();
 }
 
+/// The binary with an empty data directory, which knows a simulator that is not there.
+fn alone(settings: &[(&str, &str)]) -> (Command, TempDir) {
+    let (mut command, folder) = (rookery(settings), TempDir::new().unwrap());
+    command.env("ROOKERY_API__LISTEN", "127.0.0.1:0").env("ROOKERY_WHATSAPP__URL", "ws://127.0.0.1:9/ws/chat");
+    command.env("ROOKERY_NODE__DATA_DIR", folder.path());
+    (command, folder)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
     let nowhere = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__CONTACT_POINTS", "[\"127.0.0.1:9\"]")];
@@ -65,9 +75,7 @@ async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
         (&keyspace[..], "`No-Such` can be no keyspace"),
         (&login[..], "cql.password_file"),
     ] {
-        let mut command = rookery(settings);
-        let folder = tempfile::tempdir().unwrap();
-        command.env("ROOKERY_API__LISTEN", "127.0.0.1:0").env("ROOKERY_NODE__DATA_DIR", folder.path());
+        let (command, _folder) = alone(settings);
         let ended = run_to_end(command).await;
         assert!(!ended.status.success(), "{ended:?}");
         let line = ended.stderr.lines().find(|line| line.starts_with("rookery: ") && line.contains(told));
@@ -76,9 +84,7 @@ async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
     let Some(settings) = block_in_place(storage::cql) else { return };
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let run = |arguments: &'static [&'static str], migrate| {
-        let mut command = rookery(&settings);
-        let folder = tempfile::tempdir().unwrap();
-        command.env("ROOKERY_API__LISTEN", "127.0.0.1:0").env("ROOKERY_NODE__DATA_DIR", folder.path());
+        let (mut command, folder) = alone(&settings);
         command.env("ROOKERY_CQL__MIGRATE", migrate).args(arguments);
         async move { (run_to_end(command).await, folder) }
     };

@@ -167,18 +167,20 @@ impl HistoryStore for Embedded {
     }
 }
 
-/// Answers of parts, in the order of their items.
-fn in_order(
-    count: usize,
-    parts: Vec<(Vec<usize>, Result<Vec<Result<(), StoreError>>, StoreError>)>,
-) -> Vec<Result<(), StoreError>> {
+/// What became of each item of a list.
+type Answers = Vec<Result<(), StoreError>>;
+
+/// Answers of parts, each with the numbers of its items, in the order of the items.
+fn in_order(count: usize, parts: Vec<(Vec<usize>, Result<Answers, StoreError>)>) -> Answers {
     let mut answers: Vec<_> = (0..count).map(|_| Err(StoreError::Refused("a receipt has no answer"))).collect();
     for (numbers, part) in parts {
         match part {
             Ok(part) => numbers.into_iter().zip(part).for_each(|(number, answer)| answers[number] = answer),
             Err(error) => {
                 let reason = error.to_string();
-                numbers.into_iter().for_each(|number| answers[number] = Err(StoreError::Unavailable(reason.clone())));
+                for number in numbers {
+                    answers[number] = Err(StoreError::Unavailable(reason.clone()));
+                }
             }
         }
     }

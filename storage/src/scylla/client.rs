@@ -224,7 +224,7 @@ impl Client {
             match self.execute(statement, &values).await {
                 Ok(_) => return Ok(()),
                 Err(Failure::Unknown(error)) if attempt < WRITE_ATTEMPTS => {
-                    again(statement.name, attempt, &error).await
+                    again(statement.name, attempt, &error).await;
                 }
                 Err(failure) => return Err(failure.at(attempt)),
             }

@@ -65,7 +65,7 @@ pub(super) async fn commit(core: &Arc<Core>, writer: Option<&Fence>, changes: &C
     let stamp = match writer {
         Some(fence) => Stamp::next(fence),
         // A session that is being made has no owner yet. Nothing else may be written without one.
-        None if writes.iter().all(|write| write.needs_no_owner()) => Stamp::creation(),
+        None if writes.iter().all(Write::needs_no_owner) => Stamp::creation(),
         None => return Err(StoreError::Refused("what belongs to a session is written by its owner")),
     };
     writes.sort_by_key(|write| write.phase);

@@ -46,6 +46,9 @@ struct Wanted {
 /// Rows that are asked for, by where they are.
 type ByPartition = BTreeMap<(Stored, Vec<u8>), Vec<Wanted>>;
 
+/// Rows of one table that are asked for at once, by partition.
+type Group = Vec<(Vec<u8>, Vec<Wanted>)>;
+
 /// The tables as one operation sees them. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Rows(Arc<Shared>);
@@ -161,7 +164,7 @@ impl Rows {
         }
         let asked = key.get(16..).unwrap_or_default();
         match value.split_first_chunk::<8>() {
-            Some((_, stored)) if stored.is_empty() => Ok(None),
+            Some((_, [])) => Ok(None),
             Some((seq, stored)) if seq == asked => Ok(Some(stored.to_vec().into())),
             // A send from a whole ring ago is still waiting there.
             Some(_) => Err(StoreError::Overloaded),
@@ -179,7 +182,7 @@ impl Rows {
 
     /// Rows of one table at once, as long as there are not too many: of one partition, or one of each of several.
     async fn fetch_many(&self, by_partition: ByPartition) -> Vec<Result<Found, StoreError>> {
-        let mut groups: Vec<(Stored, Vec<(Vec<u8>, Vec<Wanted>)>)> = Vec::new();
+        let mut groups: Vec<(Stored, Group)> = Vec::new();
         for ((stored, partition), rows) in by_partition {
             for rows in rows.chunks(AT_ONCE) {
                 let part = (partition.clone(), rows.to_vec());
@@ -192,7 +195,7 @@ impl Rows {
         join_all(groups.into_iter().map(|(stored, group)| self.fetch_group(stored, group))).await
     }
 
-    async fn fetch_group(&self, stored: Stored, group: Vec<(Vec<u8>, Vec<Wanted>)>) -> Result<Found, StoreError> {
+    async fn fetch_group(&self, stored: Stored, group: Group) -> Result<Found, StoreError> {
         let partitions = group.iter().map(|(partition, _)| partition.clone()).collect();
         let keys = group.iter().flat_map(|(_, rows)| rows.iter().map(|row| row.stored.clone())).collect();
         let mut found = self.0.core.many(stored, partitions, keys).await?;

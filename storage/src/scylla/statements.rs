@@ -132,7 +132,8 @@ macro_rules! of_table {
 
 /// All statements of a keyspace.
 pub(super) struct Statements {
-    tables: [OfTable; Stored::ALL.len()],
+    /// In the order of [`Stored::ALL`].
+    tables: Vec<OfTable>,
     pub(super) owner_read: Statement,
     pub(super) owner_claim: Statement,
     pub(super) owner_release: Statement,
@@ -146,7 +147,7 @@ impl Statements {
             Statement::new(name, kind, text.replace("session_owner", &format!("{keyspace}.session_owner")))
         };
         Self {
-            tables: [
+            tables: vec![
                 of_table!(keyspace, "control", false),
                 of_table!(keyspace, "sessions", true),
                 of_table!(keyspace, "keys", true),

@@ -7,7 +7,6 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -136,7 +135,7 @@ pub(crate) fn wait(settings: &Settings<'_>, child: &mut Child) -> Result<()> {
             let last: Vec<_> = last.into_iter().rev().collect();
             bail!("the node at {} did not start; its last words:\n{}", settings.address, last.join("\n"));
         }
-        sleep(Duration::from_millis(100));
+        crate::wait_a_while(Duration::from_millis(100));
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::Command,
-    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -38,7 +37,7 @@ pub(crate) fn start(daemon: &str, dir: &Path) -> Result<Access> {
         if Instant::now() > end {
             bail!("ScyllaDB did not start in its container");
         }
-        sleep(Duration::from_millis(500));
+        crate::wait_a_while(Duration::from_millis(500));
     }
     TcpStream::connect(address).context("connect to the container")?;
     Ok(Access { contact_points: vec![address.to_string()], login: None, nodes: 1 })

@@ -21,6 +21,7 @@ pub use cluster::Cluster;
 pub use shared::shared;
 
 use anyhow::{Result, bail};
+use std::{io::Write as _, time::Duration};
 
 /// How to reach a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +34,19 @@ pub struct Access {
     pub nodes: usize,
 }
 
+/// Between two looks at a server that starts.
+#[expect(clippy::disallowed_methods, reason = "this crate blocks, and says so")]
+fn wait_a_while(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// What a test does that cannot have its server: an error in CI, a line that cannot be overlooked elsewhere.
 fn unavailable(why: &str) -> Result<()> {
     if std::env::var("CI").is_ok_and(|value| value == "true") {
         bail!("no CQL server for the tests: {why}");
     }
-    // Past the test harness, which keeps what a passing test prints.
-    use std::io::Write as _;
     let line = "*".repeat(100);
+    // Past the test harness, which keeps what a passing test prints.
     let _ = writeln!(
         std::io::stderr(),
         "\n{line}\nSKIPPED: a test of the CQL store did not run: {why}\n\
