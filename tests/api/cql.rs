@@ -1,7 +1,7 @@
 //! The gateway on a CQL server: what is most important of all other tests, what can be wrong with the server at the
 //! start, and what happens while it does not answer.
 //!
-//! With `ROOKERY_TEST_STORAGE=cql` every other test runs on it as well.
+//! With `ROOKERY_TEST_STORAGE=cql` the other tests run on it as well, each in a keyspace of its own.
 
 use crate::{
     node::{eventually, rookery, run_to_end},

@@ -66,8 +66,8 @@ fn running(note: &Path) -> Option<(Access, Registration)> {
 }
 
 fn start(home: &Path, note: &Path) -> Result<Option<(Access, Registration)>> {
-    let dir: PathBuf = tempfile::Builder::new().prefix("node-").tempdir_in(home)?.keep();
     if let Some(daemon) = container::daemon() {
+        let dir = folder(home)?;
         watch(&dir, PATIENCE_SECS)?;
         let registration = Registration::enter(&dir)?;
         match container::start(daemon, &dir) {
@@ -78,12 +78,17 @@ fn start(home: &Path, note: &Path) -> Result<Option<(Access, Registration)>> {
     if let Some(missing) = cassandra::missing() {
         return unavailable(&missing).map(|()| None);
     }
-    let dir: PathBuf = tempfile::Builder::new().prefix("node-").tempdir_in(home)?.keep();
+    let dir = folder(home)?;
     let cluster = Cluster::start_in(&dir, 1, true, PATIENCE_SECS)?;
     let access = cluster.access();
     let registration = cluster.share().context("a registration")?;
     write_down(note, &dir, &access)?;
     Ok(Some((access, registration)))
+}
+
+/// A new folder for a server; who watches it removes it.
+fn folder(home: &Path) -> Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix("node-").tempdir_in(home)?.keep())
 }
 
 fn write_down(note: &Path, dir: &Path, access: &Access) -> Result<()> {
