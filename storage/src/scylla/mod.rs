@@ -6,7 +6,7 @@
 //! is on the path of every message, the other because it needs conditional statements. All of them go through
 //! `client`, which holds the driver and its settings; `schema` makes the tables.
 //!
-//! Invariants: what belongs to a session is written with a [`stamp::Stamp`] of the session's [`crate::Fence`] as its
+//! Invariants: what belongs to a session is written with a `stamp::Stamp` of the session's [`crate::Fence`] as its
 //! timestamp, so that no clock is trusted and a late write of an old owner loses against every write of the next one.
 //! Conditional statements are used for claims alone. Statements are prepared; a batch is in one partition. A database
 //! that does not answer is [`crate::StoreError::Unavailable`] or, when the outcome of a write is not known,
