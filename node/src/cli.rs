@@ -56,6 +56,9 @@ struct RunOptions {
 /// Does what the command line asks for.
 pub(crate) fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    // Another provider is compiled in by a dependency; one of them has to be named for the process. Fails only when it
+    // is named already.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         None => serve(&cli.options),
         Some(Command::Run(options)) => serve(&options),

@@ -13,6 +13,7 @@ use super::{
 use crate::metrics;
 use async_trait::async_trait;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor_cluster::RactorMessage;
 use rookery_protocol::{Epoch, Timestamp, api::SessionStatus};
 use rookery_storage::{MessageReceipt, SessionRow};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ impl View {
 }
 
 /// What a session's actor is told.
+#[derive(RactorMessage)]
 pub(crate) enum Message {
     /// Something happens to the session; the sender is told when its effects are done.
     Event(Event, Option<oneshot::Sender<()>>),

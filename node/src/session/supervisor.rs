@@ -8,6 +8,7 @@ use super::{
 };
 use crate::metrics;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor_cluster::RactorMessage;
 use rookery_protocol::SessionId;
 use std::{
     collections::HashMap,
@@ -23,6 +24,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 const STABLE: Duration = Duration::from_secs(120);
 
 /// What the supervisor is told.
+#[derive(RactorMessage)]
 pub(crate) enum SupervisorMessage {
     /// Start an actor for this session; the actor is handed back, or nothing when it could not start.
     Spawn(SessionId, Box<Arguments>, tokio::sync::oneshot::Sender<ActorRef<Message>>),

@@ -1,0 +1,4 @@
+//! The cluster: which node may act, which session belongs where, and the links between nodes.
+//!
+//! Decisions are pure functions of state, event and `now`, and know neither a socket nor a database; the links carry
+//! bytes between routers and decide nothing. Knows nothing of WhatsApp.
