@@ -13,6 +13,21 @@ pub enum StoreError {
         /// The epoch of the writer that was refused.
         epoch: Epoch,
     },
+    /// The owner has used up the timestamps of its epoch; nothing was written. It claims the session once more.
+    #[error("epoch {epoch} of session {session} has no more timestamps")]
+    Spent {
+        /// Which session.
+        session: SessionId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// This node may not act for its sessions now; it may again later.
+    #[error("this node may not act now{}", if *written { ", and its last write came late" } else { "" })]
+    Frozen {
+        /// Whether the write was made nevertheless, because the right to act was lost while it was under way. Without
+        /// it, certainly not.
+        written: bool,
+    },
     /// The claim lost: the owner row is not at the expected epoch, or its owner is alive.
     #[error("session {session} could not be claimed")]
     ClaimLost {

@@ -14,6 +14,7 @@ pub mod embedded;
 mod error;
 mod fence;
 pub mod metrics;
+mod nodes;
 mod rows;
 pub mod scylla;
 pub mod search;
@@ -24,15 +25,16 @@ mod tables;
 pub use amend::{Amendment, Change, MAX_REACTIONS};
 pub use chats::{ChatChange, ChatFacts, ChatPlace, ChatRow, LastMessage, Mute};
 pub use contacts::{ContactFacts, ContactQuery, ContactRow};
-pub use device::{DeviceBackend, Gate};
+pub use device::DeviceBackend;
 pub use error::StoreError;
-pub use fence::Fence;
+pub use fence::{Fence, Gate};
+pub use nodes::{NodeRow, NodeStatus, Renewal};
 pub use rows::{
     Accepted, EARLY_KEPT_SECS, Early, EarlyRow, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, MessageReceipt,
     OutboxRow, Owner, Page, ReceiptKind, SendOutcome, SendRecord, SessionRow, TokenRow,
 };
 pub use store::{
-    ChatStore, ContactStore, Engine, HistoryStore, KeyStore, OutboxStore, OwnerStore, SessionStore, Stores, SyncStore,
-    TokenStore, WordStore,
+    ChatStore, ContactStore, Engine, HistoryStore, KeyStore, NodeStore, OutboxStore, OwnerStore, SessionStore, Stores,
+    SyncStore, TokenStore, WordStore,
 };
 pub use sync::{HistorySyncRow, Import, WaitingChunk};

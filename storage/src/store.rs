@@ -6,8 +6,8 @@
 
 use crate::{
     Accepted, Amendment, ChatChange, ChatPlace, ChatRow, ContactFacts, ContactQuery, ContactRow, Fence, HistoryQuery,
-    HistoryRow, HistorySyncRow, Import, KeyKind, KeyOp, MessageReceipt, OutboxRow, Owner, Page, SendOutcome,
-    SendRecord, SessionRow, StoreError, TokenRow,
+    HistoryRow, HistorySyncRow, Import, KeyKind, KeyOp, MessageReceipt, NodeRow, NodeStatus, OutboxRow, Owner, Page,
+    Renewal, SendOutcome, SendRecord, SessionRow, StoreError, TokenRow,
     search::{IndexState, Posting},
 };
 use async_trait::async_trait;
@@ -63,7 +63,7 @@ pub trait OwnerStore: Send + Sync {
     async fn read(&self, session: SessionId) -> Result<Option<Owner>, StoreError>;
     /// Makes this incarnation of this node the owner, under the epoch after `seen.epoch`, when the row is
     /// still as `seen`; [`StoreError::ClaimLost`] otherwise. Whether the old owner may be succeeded is the
-    /// caller's to know. Fences of older epochs are refused from then on.
+    /// caller's to know. Fences of older epochs are refused from then on. Refused while the gate is shut.
     async fn claim(
         &self,
         session: SessionId,
@@ -71,8 +71,50 @@ pub trait OwnerStore: Send + Sync {
         node: &NodeId,
         incarnation: Incarnation,
     ) -> Result<Fence, StoreError>;
-    /// Gives the session up; nothing happens when the fence is no longer the newest.
+    /// Gives the session up; nothing happens when the fence is no longer the newest. Needs no open gate: whoever may not
+    /// act may give away.
     async fn release(&self, fence: &Fence) -> Result<(), StoreError>;
+    /// The owner rows of all sessions that were ever claimed, after `after` in an order of the engine's own, at most
+    /// `limit` (and 10,000). A claim that was made a moment ago may be missing; who claims compares anyway. For a node
+    /// that looks for the sessions of one that died.
+    async fn scan(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page<(SessionId, Owner), SessionId>, StoreError>;
+}
+
+/// The nodes of the cluster: a row a node, written by it alone but for the one who declares it dead. No row is ever
+/// deleted and none expires.
+///
+/// Whether a node is alive is told by its count alone: an observer that sees it stand still for long enough on its own
+/// clock declares the node dead, if it still stands. No two clocks are compared.
+///
+/// A write whose outcome is not known is settled by reading the row; when it turns out not to have been made the answer
+/// is [`StoreError::Unavailable`], and an error of the reading says that nothing is known.
+#[async_trait]
+pub trait NodeStore: Send + Sync {
+    /// All nodes, the dead ones too, at most 1,000.
+    async fn list(&self) -> Result<Vec<NodeRow>, StoreError>;
+    /// A node, after every write that was begun.
+    async fn read(&self, node: &NodeId) -> Result<Option<NodeRow>, StoreError>;
+    /// Takes the place of the node for a new incarnation: there must be no row or, with `seen`, that dead one. False
+    /// when somebody else has it.
+    async fn join(&self, row: &NodeRow, seen: Option<&NodeRow>) -> Result<bool, StoreError>;
+    /// Counts `seq` up by one, if this incarnation is at `seq` and not dead.
+    ///
+    /// After an error the same `seq` may have counted already: what is derived from the time of a renewal goes by the
+    /// first request with that `seq`. So does a refusal with the own row at `seq + 1`.
+    async fn renew(&self, node: &NodeId, incarnation: Incarnation, seq: u64) -> Result<Renewal, StoreError>;
+    /// Gives an incarnation that still is at `seq_seen` another status: a node drains itself, an observer declares one
+    /// dead. A dead one stays dead. True when the incarnation has the status now, whoever gave it.
+    async fn mark(
+        &self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        seq_seen: u64,
+        status: NodeStatus,
+    ) -> Result<bool, StoreError>;
 }
 
 /// Key material: a small ordered table for each [`KeyKind`] of each session.
@@ -288,6 +330,8 @@ pub struct Stores {
     pub syncs: Arc<dyn SyncStore>,
     /// The index of words in messages.
     pub words: Arc<dyn WordStore>,
+    /// The nodes of the cluster.
+    pub nodes: Arc<dyn NodeStore>,
     /// The engine itself.
     pub engine: Arc<dyn Engine>,
 }

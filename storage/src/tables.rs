@@ -15,6 +15,7 @@
 //! | | `21` user, session | nothing |
 //! | | `22` user, phone, session | nothing |
 //! | | `23` session | [`crate::Owner`] |
+//! | | `24` node | [`crate::NodeRow`] |
 //! | | `30` accepted at, session, idempotency key | nothing |
 //! | | `31` received at, key of an early row of `marks` | nothing |
 //! | `keys` | session, kind, key | key material, opaque |
@@ -35,7 +36,7 @@
 //! Every value begins with one byte that is the version of its format; "nothing" is that byte alone.
 
 use crate::{HistoryRow, KeyKind};
-use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, TokenId, UserId};
+use rookery_protocol::{Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
 
 /// A table: a keyspace of the embedded engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,13 +219,28 @@ pub(crate) fn session_of_entry(key: &[u8]) -> Option<SessionId> {
 
 /// The owner row of a session.
 pub(crate) fn owner(id: SessionId) -> Vec<u8> {
-    Key::tag(0x23).raw(id.as_bytes()).0
+    Key(owners()).raw(id.as_bytes()).0
 }
 
 /// The session of an owner row; none when the key is of another kind.
 pub(crate) fn session_of_owner(key: &[u8]) -> Option<SessionId> {
     let id = key.strip_prefix(&[0x23])?.try_into().ok()?;
     Some(SessionId::from_bytes(id))
+}
+
+/// The owner rows of all sessions.
+pub(crate) fn owners() -> Vec<u8> {
+    vec![0x23]
+}
+
+/// All nodes of the cluster.
+pub(crate) fn nodes() -> Vec<u8> {
+    vec![0x24]
+}
+
+/// A node of the cluster.
+pub(crate) fn node(id: &NodeId) -> Vec<u8> {
+    Key(nodes()).raw(id.as_str().as_bytes()).0
 }
 
 /// The index of all idempotency records, oldest first.

@@ -43,12 +43,18 @@ pub(super) async fn from_rejection(rejection: Rejection) -> Result<Response, Inf
 pub(super) fn from_store(error: &StoreError) -> ApiError {
     match error {
         StoreError::Overloaded => ApiError::new(ErrorCode::Unavailable, "The store is overloaded.").retry_after(SOON),
-        StoreError::Unavailable(_) | StoreError::ClaimLost { .. } | StoreError::Fenced { .. } => {
+        StoreError::Frozen { written: false } => {
+            ApiError::new(ErrorCode::Unavailable, "This node may not act now.").retry_after(SOON)
+        }
+        StoreError::Unavailable(_)
+        | StoreError::ClaimLost { .. }
+        | StoreError::Fenced { .. }
+        | StoreError::Spent { .. } => {
             tracing::warn!(%error, "store refused a request");
             ApiError::new(ErrorCode::Unavailable, "The store is unavailable.").retry_after(LATER)
         }
         StoreError::NotFound(_) => ApiError::new(ErrorCode::SessionNotFound, "There is no such session."),
-        StoreError::Engine(_) => {
+        StoreError::Engine(_) | StoreError::Frozen { written: true } => {
             tracing::error!(%error, "store failed");
             ApiError::new(ErrorCode::DeadlineExceeded, "The store failed; whether the change was made is not known.")
         }

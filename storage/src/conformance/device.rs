@@ -1,13 +1,10 @@
 //! What a device's storage promises the library, over any engine: the pitfalls one by one.
 
 use super::sample;
-use crate::{DeviceBackend, KeyKind, StoreError, Stores};
+use crate::{DeviceBackend, StoreError, Stores};
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 use wacore::{
     store::{
         Device,
@@ -30,7 +27,6 @@ pub(super) async fn run(stores: &Stores) -> Result<()> {
     pending_inbound(stores).await?;
     secrets(stores).await?;
     together(stores).await?;
-    gate(stores).await?;
     fence(stores).await
 }
 
@@ -276,27 +272,6 @@ async fn together(stores: &Stores) -> Result<()> {
 /// The store's error within the library's.
 fn cause(error: &LibraryError) -> Option<&StoreError> {
     std::error::Error::source(error).and_then(|source| source.downcast_ref())
-}
-
-/// No write begins and none is reported as done while the gate is shut.
-async fn gate(stores: &Stores) -> Result<()> {
-    let fence = sample::claimed(stores).await?;
-    let session = fence.session();
-    let left = Arc::new(AtomicUsize::new(0));
-    let looks = Arc::clone(&left);
-    let open_for = move || looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-    let backend = DeviceBackend::new(stores.keys.clone(), fence).with_gate(Arc::new(open_for));
-
-    let shut = backend.put_session("peer", b"1").await.err().context("the gate is shut")?;
-    assert!(matches!(cause(&shut), Some(StoreError::Unavailable(_))), "{shut:?}");
-    assert_eq!(stores.keys.get(session, KeyKind::Session, b"peer").await?, None, "nothing was written");
-    left.store(1, Ordering::SeqCst);
-    let late = backend.put_session("peer", b"1").await.err().context("the gate was shut meanwhile")?;
-    assert!(matches!(cause(&late), Some(StoreError::Engine(_))), "{late:?}");
-    left.store(2, Ordering::SeqCst);
-    backend.put_session("peer", b"2").await?;
-    assert_eq!(backend.get_session("peer").await?.as_deref(), Some(&b"2"[..]), "reading needs no gate");
-    Ok(())
 }
 
 async fn fence(stores: &Stores) -> Result<()> {

@@ -11,11 +11,13 @@ mod contacts;
 mod device;
 mod device_model;
 mod driver;
+mod gate;
 mod history;
 mod keys;
 mod marks;
 mod model;
 mod model_peers;
+mod nodes;
 mod outbox;
 mod owners;
 mod sample;
@@ -25,16 +27,23 @@ mod sync;
 mod tokens;
 mod words;
 
-use crate::Stores;
+use crate::{Gate, Stores, fence::always_open};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::sync::Arc;
 
 /// Opens an engine.
 #[async_trait]
 pub trait Factory: Send + Sync {
-    /// Opens the place with this name. A new one is empty; one that was opened and closed before has its data.
-    async fn open(&self, place: &str) -> Result<Stores>;
+    /// Opens the place with this name, with this gate. A new one is empty; one that was opened and closed before has its
+    /// data.
+    async fn open_with_gate(&self, place: &str, gate: Arc<dyn Gate>) -> Result<Stores>;
+
+    /// The same, for one who may always act.
+    async fn open(&self, place: &str) -> Result<Stores> {
+        self.open_with_gate(place, always_open()).await
+    }
 }
 
 /// Runs everything; panics or answers an error at the first difference. Needs a runtime with several threads.
@@ -45,6 +54,7 @@ pub async fn run_all(factory: &dyn Factory, seed: u64, cases: u32) -> Result<()>
     tokens::run(&stores).await.context("tokens")?;
     sessions::run(&stores).await.context("sessions")?;
     owners::run(&stores).await.context("owners")?;
+    nodes::run(&stores).await.context("nodes")?;
     keys::run(&stores).await.context("keys")?;
     outbox::run(&stores).await.context("outbox")?;
     history::run(&stores).await.context("history")?;
@@ -55,6 +65,7 @@ pub async fn run_all(factory: &dyn Factory, seed: u64, cases: u32) -> Result<()>
     words::run(&stores, seed).await.context("words")?;
     device::run(&stores).await.context("device")?;
     engine(&stores).await.context("engine")?;
+    gate::run(factory).await.context("gate")?;
     device_model::run(factory, seed, cases).await.context("devices at random")?;
     driver::run(factory, seed, cases).context("stores at random")
 }

@@ -4,11 +4,13 @@ use super::sample;
 use crate::{KeyKind, KeyOp, Owner, ReceiptKind, SendOutcome, StoreError, Stores};
 use anyhow::{Context, Result};
 use rookery_protocol::{Epoch, Incarnation, SessionId, UserId};
+use std::collections::HashMap;
 use tokio::join;
 
 pub(super) async fn run(stores: &Stores) -> Result<()> {
     claims(stores).await?;
     racing_claims(stores).await?;
+    scans(stores).await?;
     fences(stores).await
 }
 
@@ -40,6 +42,42 @@ async fn claims(stores: &Stores) -> Result<()> {
     stores.owners.release(&fence).await?;
     let found = stores.owners.read(id).await?.context("an owner row")?;
     assert_eq!(found.node, Some((node, Incarnation(8))), "an old owner releases nothing");
+    Ok(())
+}
+
+/// A scan has every session that was ever claimed, once.
+async fn scans(stores: &Stores) -> Result<()> {
+    let mut expected = Vec::new();
+    for number in 0..5 {
+        let row = sample::session(UserId::generate());
+        stores.sessions.create(&row).await?;
+        if number > 0 {
+            let fence = sample::claim(stores, row.session_id).await?;
+            if number > 1 {
+                stores.owners.release(&fence).await?;
+            }
+        }
+        expected.push((row.session_id, stores.owners.read(row.session_id).await?.context("an owner row")?));
+    }
+    let (mut found, mut after) = (HashMap::new(), None);
+    loop {
+        let page = stores.owners.scan(after, 3).await?;
+        assert!(page.rows.len() <= 3);
+        for (session, owner) in page.rows {
+            assert!(owner.epoch.0 > 0, "nobody has claimed {session}");
+            assert_eq!(found.insert(session, owner), None, "{session} comes twice");
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found.get(&expected[0].0), None, "it was never claimed");
+    for (session, owner) in &expected[1..] {
+        assert_eq!(found.get(session), Some(owner));
+    }
+    let all = stores.owners.scan(None, usize::MAX).await?;
+    assert_eq!((all.rows.len(), all.next), (found.len(), None));
     Ok(())
 }
 
@@ -83,7 +121,7 @@ async fn fences(stores: &Stores) -> Result<()> {
     assert_eq!(stores.keys.get(session, KeyKind::Session, b"peer").await?.as_deref(), Some(&b"state"[..]));
     assert!(stores.outbox.pending(session, None, 10).await?.is_empty());
     assert!(stores.history.last_sort_key(session).await?.is_none());
-    assert!(new.next_timestamp() > old.next_timestamp(), "logical time goes on over owners");
+    assert!(new.next_timestamp()? > old.next_timestamp()?, "logical time goes on over owners");
     stores.keys.write(&new, ops()).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 //!
 //! Invariants: a write is durable when it returns. What is read and then written is atomic within the session,
 //! since all its writers are here: a write that depends on what it read runs alone, and plain writes run side
-//! by side, so that they share a flush. No write is begun, and none is reported as done, when the gate is shut.
+//! by side, so that they share a flush. No write is begun, and none is reported as done, while the engine's gate is shut.
 
 mod app_sync;
 mod encoding;
@@ -22,23 +22,10 @@ use std::{fmt, sync::Arc};
 use tokio::sync::{Mutex, RwLock};
 use wacore::store::error::{Result, StoreError as LibraryError};
 
-/// Says whether this node may act for its sessions at this moment.
-pub trait Gate: Send + Sync {
-    /// Whether it may. Asked before and after every write, so it must be quick.
-    fn may_act(&self) -> bool;
-}
-
-impl<F: Fn() -> bool + Send + Sync> Gate for F {
-    fn may_act(&self) -> bool {
-        self()
-    }
-}
-
 /// The storage of one device: implements [`wacore::store::traits::Backend`].
 pub struct DeviceBackend {
     keys: Arc<dyn KeyStore>,
     fence: Fence,
-    gate: Option<Arc<dyn Gate>>,
     /// Shared by plain writes; held alone by a write that depends on what it read.
     order: RwLock<()>,
     /// The same for the secrets of messages, which are merged with every message and mixed with nothing else.
@@ -50,20 +37,7 @@ pub struct DeviceBackend {
 impl DeviceBackend {
     /// The device of the session that `fence` lets us write.
     pub fn new(keys: Arc<dyn KeyStore>, fence: Fence) -> Self {
-        Self {
-            keys,
-            fence,
-            gate: None,
-            order: RwLock::new(()),
-            secrets: Mutex::new(()),
-            sent_sweep: timed::Pace::default(),
-        }
-    }
-
-    /// The same, but it writes only while `gate` says that we may act.
-    #[must_use]
-    pub fn with_gate(self, gate: Arc<dyn Gate>) -> Self {
-        Self { gate: Some(gate), ..self }
+        Self { keys, fence, order: RwLock::new(()), secrets: Mutex::new(()), sent_sweep: timed::Pace::default() }
     }
 
     async fn get(&self, kind: KeyKind, key: &[u8]) -> Result<Option<Bytes>> {
@@ -87,25 +61,11 @@ impl DeviceBackend {
         self.apply(ops).await
     }
 
-    /// Writes between two looks at the gate. After a refusal by the second one the rows may be there, but the
-    /// library is told that they are not, so that no act follows.
     async fn apply(&self, ops: Vec<KeyOp>) -> Result<()> {
         if ops.is_empty() {
             return Ok(());
         }
-        if !self.may_act() {
-            return Err(library_error(StoreError::Unavailable("this node may not act now".to_owned())));
-        }
-        self.keys.write(&self.fence, ops).await.map_err(library_error)?;
-        if self.may_act() {
-            Ok(())
-        } else {
-            Err(library_error(StoreError::Engine("the right to act was lost during a write".into())))
-        }
-    }
-
-    fn may_act(&self) -> bool {
-        self.gate.as_ref().is_none_or(|gate| gate.may_act())
+        self.keys.write(&self.fence, ops).await.map_err(library_error)
     }
 }
 

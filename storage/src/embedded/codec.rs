@@ -5,8 +5,8 @@
 //! so that no format changes by accident.
 
 use crate::{
-    ChatRow, ContactRow, EarlyRow, HistoryRow, HistorySyncRow, OutboxRow, Owner, SendRecord, SessionRow, StoreError,
-    TokenRow, search::IndexState,
+    ChatRow, ContactRow, EarlyRow, HistoryRow, HistorySyncRow, NodeRow, OutboxRow, Owner, SendRecord, SessionRow,
+    StoreError, TokenRow, search::IndexState,
 };
 use rookery_protocol::api::ParticipantReceipt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -39,6 +39,7 @@ rows! {
     TokenRow => "token", VERSION;
     SessionRow => "session", VERSION;
     Owner => "owner", VERSION;
+    NodeRow => "node", VERSION;
     // 2: `file`.
     OutboxRow => "outbox row", 2;
     SendRecord => "idempotency record", VERSION;
@@ -102,7 +103,7 @@ pub(crate) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LastMessage, MediaFile, Mute, WaitingChunk};
+    use crate::{LastMessage, MediaFile, Mute, NodeStatus, WaitingChunk};
     use proptest::prelude::*;
     use rookery_protocol::{
         Epoch, Incarnation, Jid, SessionId, Timestamp, TokenId, UserId,
@@ -182,6 +183,19 @@ mod tests {
         pinned(&Place(300), "01ac02");
         let node = Some(("n".parse().unwrap(), Incarnation(9)));
         pinned(&Owner { epoch: Epoch(3), node }, "010301016e09");
+        let node = NodeRow {
+            node: "n".parse().unwrap(),
+            incarnation: Incarnation(9),
+            seq: 300,
+            status: NodeStatus::Dead,
+            link_address: "l".to_owned(),
+            api_address: "a".to_owned(),
+            weight: 1,
+            protocol: 2,
+            version: "v".to_owned(),
+            started_at: at(1),
+        };
+        pinned(&node, "01016e09ac0202016c01610102017680897a");
         let token = TokenRow {
             id: TokenId::from_bytes([1; 16]),
             user_id: UserId::from_bytes([2; 16]),

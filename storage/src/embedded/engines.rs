@@ -10,7 +10,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    StoreError,
+    Gate, StoreError,
     scylla::{Operations, Rows},
     tables::{self, Table},
 };
@@ -181,6 +181,14 @@ impl Handle {
         match self {
             Self::Local(local) => local.read(name, work).await,
             Self::Cql(operations) => operations.read(name, work).await,
+        }
+    }
+
+    /// Whether this node may act: the gate that its fences carry.
+    pub(crate) fn gate(&self) -> &Arc<dyn Gate> {
+        match self {
+            Self::Local(local) => local.gate(),
+            Self::Cql(operations) => operations.gate(),
         }
     }
 

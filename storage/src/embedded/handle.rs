@@ -7,7 +7,7 @@ use super::{
     transaction::Transaction,
     writer::{self, Queue, Queued},
 };
-use crate::{StoreError, metrics::record};
+use crate::{Gate, StoreError, metrics::record};
 use std::{
     sync::{Arc, PoisonError, RwLock},
     thread::JoinHandle,
@@ -30,6 +30,7 @@ struct Shared {
     open: RwLock<Option<Open>>,
     readers: Arc<Semaphore>,
     deadline: Duration,
+    gate: Arc<dyn Gate>,
 }
 
 struct Open {
@@ -40,7 +41,7 @@ struct Open {
 
 impl Local {
     /// Opens the database and starts the writer. Blocks.
-    pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
+    pub(super) fn open(options: &Options, gate: Arc<dyn Gate>) -> Result<Self, OpenError> {
         let database = Arc::new(Disk::open(options)?);
         let (queue, writer) =
             writer::start(Arc::clone(&database), options.queue.max(1), options.deadline).map_err(|source| {
@@ -50,7 +51,13 @@ impl Local {
             open: RwLock::new(Some(Open { database, queue, writer })),
             readers: Arc::new(Semaphore::new(READERS)),
             deadline: options.deadline,
+            gate,
         })))
+    }
+
+    /// Whether this node may act.
+    pub(super) fn gate(&self) -> &Arc<dyn Gate> {
+        &self.0.gate
     }
 
     /// Queues work for the writer and waits until it is on disk.

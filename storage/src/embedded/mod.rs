@@ -19,6 +19,7 @@ pub(crate) mod engines;
 mod handle;
 mod history;
 mod keys;
+mod nodes;
 mod options;
 mod outbox;
 mod owners;
@@ -32,7 +33,12 @@ mod writer;
 
 pub use options::{OpenError, Options};
 
-use crate::Stores;
+pub(crate) use owners::OWNERS_AT_ONCE;
+
+use crate::{
+    Stores,
+    fence::{Gate, always_open},
+};
 use engines::Handle;
 use handle::Local;
 use std::sync::Arc;
@@ -42,8 +48,13 @@ use tokio::task::spawn_blocking;
 ///
 /// The directory is locked until [`crate::Engine::close`] or until the process ends. Needs a tokio runtime.
 pub async fn open(options: Options) -> Result<Stores, OpenError> {
+    open_with_gate(options, always_open()).await
+}
+
+/// The same, for a node that may not always act.
+pub async fn open_with_gate(options: Options, gate: Arc<dyn Gate>) -> Result<Stores, OpenError> {
     let dir = options.data_dir.clone();
-    let handle = spawn_blocking(move || Local::open(&options)).await.unwrap_or_else(|panic| {
+    let handle = spawn_blocking(move || Local::open(&options, gate)).await.unwrap_or_else(|panic| {
         // The engine has assertions about its files.
         Err(OpenError::Corrupt { dir, detail: format!("the engine does not understand its files: {panic}") })
     })?;
@@ -59,6 +70,7 @@ pub async fn open(options: Options) -> Result<Stores, OpenError> {
         chats: store.clone(),
         syncs: store.clone(),
         words: store.clone(),
+        nodes: store.clone(),
         engine: store,
     })
 }

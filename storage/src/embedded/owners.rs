@@ -1,12 +1,17 @@
 //! Who owns which session: one row a session, changed by comparing what is there.
 
-use super::Embedded;
+use super::{Embedded, codec};
 use crate::{
-    Fence, Owner, OwnerStore, StoreError,
+    Fence, Owner, OwnerStore, Page, StoreError,
+    fence::may_begin,
     tables::{self, Table},
 };
 use async_trait::async_trait;
 use rookery_protocol::{Incarnation, NodeId, SessionId};
+use std::sync::Arc;
+
+/// Most owner rows on one page.
+pub(crate) const OWNERS_AT_ONCE: usize = 10_000;
 
 #[async_trait]
 impl OwnerStore for Embedded {
@@ -21,7 +26,8 @@ impl OwnerStore for Embedded {
         node: &NodeId,
         incarnation: Incarnation,
     ) -> Result<Fence, StoreError> {
-        let (seen, node) = (seen.clone(), node.clone());
+        may_begin(&**self.0.gate())?;
+        let (seen, node, gate) = (seen.clone(), node.clone(), Arc::clone(self.0.gate()));
         self.0
             .write("owner_claim", move |transaction| {
                 let key = tables::owner(session);
@@ -31,7 +37,7 @@ impl OwnerStore for Embedded {
                 }
                 let epoch = owner.epoch.next();
                 transaction.put_row(Table::Control, key, &Owner { epoch, node: Some((node, incarnation)) })?;
-                Ok(Fence::new(session, epoch))
+                Ok(Fence::new(session, epoch, gate))
             })
             .await
     }
@@ -47,6 +53,39 @@ impl OwnerStore for Embedded {
                     }
                     _ => Ok(()),
                 }
+            })
+            .await
+    }
+
+    async fn scan(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page<(SessionId, Owner), SessionId>, StoreError> {
+        let limit = limit.clamp(1, OWNERS_AT_ONCE);
+        self.0
+            .read("owner_scan", move |database| {
+                let mut rows = Vec::new();
+                for entry in
+                    database.view().prefix(Table::Control, &tables::owners(), after.map(tables::owner).as_deref())
+                {
+                    let (key, stored) = entry?;
+                    let owner: Owner = codec::decode(&stored)?;
+                    // Nobody has claimed it yet.
+                    if owner.epoch.0 == 0 {
+                        continue;
+                    }
+                    let session = tables::session_of_owner(&key).ok_or_else(|| StoreError::Corrupt {
+                        what: "owner",
+                        detail: "its key is too short".to_owned(),
+                    })?;
+                    rows.push((session, owner));
+                    if rows.len() == limit {
+                        let next = rows.last().map(|(session, _)| *session);
+                        return Ok(Page { rows, next });
+                    }
+                }
+                Ok(Page { rows, next: None })
             })
             .await
     }

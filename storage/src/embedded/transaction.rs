@@ -110,6 +110,8 @@ pub(crate) struct Transaction<'a> {
     undo: Vec<(Table, Vec<u8>, Option<Change>)>,
     /// The fence that was found to be the newest.
     writer: Option<Fence>,
+    /// The session whose removal this operation has begun.
+    leaver: Option<SessionId>,
 }
 
 impl<'a> Transaction<'a> {
@@ -120,10 +122,15 @@ impl<'a> Transaction<'a> {
         changes: &'a mut Changes,
         known: &'a mut Known,
     ) -> Self {
-        Self { database, flushing, changes, known, undo: Vec::new(), writer: None }
+        Self { database, flushing, changes, known, undo: Vec::new(), writer: None, leaver: None }
     }
 
     /// The fence that this operation has checked, under which it writes.
+    pub(crate) fn writer(&self) -> Option<&Fence> {
+        self.writer.as_ref()
+    }
+
+    /// The same, at the end of the operation.
     pub(crate) fn into_writer(self) -> Option<Fence> {
         self.writer
     }
@@ -135,6 +142,9 @@ impl<'a> Transaction<'a> {
 
     /// Takes back what this operation changed.
     pub(crate) fn roll_back(mut self) {
+        if let Some(session) = self.leaver {
+            self.known.leaving.remove(&session);
+        }
         for (table, key, before) in self.undo.drain(..).rev() {
             self.known.forget(table, &key);
             let rows = &mut self.changes.tables[table as usize];
@@ -263,7 +273,9 @@ impl<'a> Transaction<'a> {
 
     /// From now on the session's data is on its way out and nothing may be added.
     pub(crate) fn leave(&mut self, session: SessionId) {
-        self.known.leaving.insert(session);
+        if self.known.leaving.insert(session) {
+            self.leaver = Some(session);
+        }
     }
 
     /// The session and all its data are gone.

@@ -11,7 +11,7 @@ use super::{
     transaction::{Changes, Known, Transaction},
 };
 use crate::{
-    StoreError,
+    Fence, StoreError,
     metrics::{BATCH_OPERATIONS, QUEUE_DEPTH, record},
 };
 use std::{
@@ -59,6 +59,8 @@ pub(super) struct Queued<F, T> {
     name: &'static str,
     since: Instant,
     work: Option<F>,
+    /// The fence under which it writes: its gate is looked at before the flush and after.
+    fence: Option<Fence>,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -71,7 +73,7 @@ where
     /// This work, and where its answer will be.
     pub(super) fn new(name: &'static str, work: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (answer, answered) = oneshot::channel();
-        (Self { name, since: Instant::now(), work: Some(work), result: None, answer }, answered)
+        (Self { name, since: Instant::now(), work: Some(work), fence: None, result: None, answer }, answered)
     }
 
     fn answer(self, result: Result<T, StoreError>) {
@@ -92,7 +94,13 @@ where
 
     fn run(&mut self, mut transaction: Transaction<'_>) {
         let Some(work) = self.work.take() else { return };
-        let result = work(&mut transaction);
+        let mut result = work(&mut transaction);
+        if let (Ok(_), Some(fence)) = (&result, transaction.writer()) {
+            match fence.may_begin() {
+                Ok(()) => self.fence = Some(fence.clone()),
+                Err(frozen) => result = Err(frozen),
+            }
+        }
         if result.is_err() {
             transaction.roll_back();
         }
@@ -106,7 +114,11 @@ where
     fn finish(mut self: Box<Self>, flush: &dyn Fn() -> Result<(), StoreError>) {
         let Some(result) = self.result.take() else { return };
         // An operation that found a reason not to write has its answer whatever became of the disk.
-        let result = result.and_then(|value| flush().map(|()| value));
+        let result = result.and_then(|value| {
+            flush()?;
+            self.fence.as_ref().map_or(Ok(()), Fence::may_go_on)?;
+            Ok(value)
+        });
         self.answer(result);
     }
 }

@@ -61,9 +61,16 @@ pub(super) struct Commit {
 
 /// Writes an operation's changes. `writer` is the fence that it checked.
 pub(super) async fn commit(core: &Arc<Core>, writer: Option<&Fence>, changes: &Changes) -> Result<(), StoreError> {
+    match writer {
+        Some(fence) => fence.guarded(write_down(core, writer, changes)).await,
+        None => write_down(core, None, changes).await,
+    }
+}
+
+async fn write_down(core: &Arc<Core>, writer: Option<&Fence>, changes: &Changes) -> Result<(), StoreError> {
     let (mut writes, windows) = plan(core, changes)?;
     let stamp = match writer {
-        Some(fence) => Stamp::next(fence),
+        Some(fence) => Stamp::next(fence)?,
         // A session that is being made has no owner yet. Nothing else may be written without one.
         None if writes.iter().all(Write::needs_no_owner) => Stamp::creation(),
         None => return Err(StoreError::Refused("what belongs to a session is written by its owner")),

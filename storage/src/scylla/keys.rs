@@ -77,7 +77,6 @@ impl KeyStore for Operations {
 
     async fn write(&self, fence: &Fence, ops: Vec<KeyOp>) -> Result<(), StoreError> {
         let start = Instant::now();
-        self.0.check(fence).await?;
         let mut last: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         for op in ops {
             let (key, value) = match op {
@@ -91,14 +90,17 @@ impl KeyStore for Operations {
         }
         // What cannot be stored is not there either.
         last.retain(|key, _| key.len() + 16 <= MAX_KEY_BYTES);
-        self.0.write_keys(fence, last).await?;
+        self.0.check(fence).await?;
+        fence.guarded(self.0.write_keys(fence, last)).await?;
         record("key_write", start);
         Ok(())
     }
 
     async fn clear(&self, fence: &Fence) -> Result<(), StoreError> {
         self.0.check(fence).await?;
-        Ok(self.0.erase(Stored::Keys, fence.session().as_bytes(), Stamp::next(fence)).await?)
+        let partition = fence.session();
+        let erase = async { Ok(self.0.erase(Stored::Keys, partition.as_bytes(), Stamp::next(fence)?).await?) };
+        fence.guarded(erase).await
     }
 }
 
@@ -126,7 +128,7 @@ impl Core {
                 from = [last.as_slice(), &[0]].concat();
             }
             sealed += rows.len();
-            let stamp = Stamp::next(fence).value();
+            let stamp = Stamp::next(fence)?.value();
             let put = &self.client.statements().of(Stored::Keys).put;
             let (mut batch, mut bytes) = (Vec::new(), 0);
             for (key, value) in rows {
@@ -158,7 +160,7 @@ impl Core {
             return Err(StoreError::Refused("a list of changes is too large"));
         }
         let (of, session) = (self.client.statements().of(Stored::Keys), fence.session());
-        let stamp = CqlValue::BigInt(Stamp::next(fence).value());
+        let stamp = CqlValue::BigInt(Stamp::next(fence)?.value());
         let partition = blob(session.as_bytes());
         let mut batch: Vec<_> = changes
             .into_iter()

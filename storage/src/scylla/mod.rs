@@ -3,12 +3,12 @@
 //! [`open`] is the entry. The stores themselves are those of [`crate::embedded`]: they name what they read and write by
 //! table and key. Below them: `place` says in which table and partition a row is, `rows` reads, `commit` writes,
 //! `operations` runs an operation alone in its session; `keys` and `owners` are this engine's own, the one because it
-//! is on the path of every message, the other because it needs conditional statements. All of them go through
+//! is on the path of every message, the other because it needs conditional statements, as `nodes` does. All of them go through
 //! `client`, which holds the driver and its settings; `schema` makes the tables.
 //!
 //! Invariants: what belongs to a session is written with a `stamp::Stamp` of the session's [`crate::Fence`] as its
 //! timestamp, so that no clock is trusted and a late write of an old owner loses against every write of the next one.
-//! Conditional statements are used for claims alone. Statements are prepared; a batch is in one partition. A database
+//! Conditional statements are used for claims and for the nodes of the cluster alone. Statements are prepared; a batch is in one partition. A database
 //! that does not answer is [`crate::StoreError::Unavailable`] or, when the outcome of a write is not known,
 //! [`crate::StoreError::Engine`]: never a row that is not there.
 
@@ -18,6 +18,7 @@ mod client;
 mod commit;
 mod engine;
 mod keys;
+mod nodes;
 mod operations;
 mod options;
 mod owners;
@@ -35,18 +36,24 @@ pub use options::{OpenError, Options, Password};
 pub(crate) use rows::Rows;
 
 use crate::{
-    Stores,
+    Gate, Stores,
     embedded::{Embedded, engines::Handle},
+    fence::always_open,
 };
 use std::sync::Arc;
 
 /// Connects to the server, looks that the keyspace and its tables are there (or makes them, when `options.migrate` says
 /// so) and answers the stores in them. Needs a tokio runtime with several threads.
 pub async fn open(options: &Options) -> Result<Stores, OpenError> {
+    open_with_gate(options, always_open()).await
+}
+
+/// The same, for a node that may not always act.
+pub async fn open_with_gate(options: &Options, gate: Arc<dyn Gate>) -> Result<Stores, OpenError> {
     let client = client::Client::connect(options).await?;
     schema::prepare(&client, options).await?;
     client.look_around(options).await;
-    let operations = Operations::new(client);
+    let operations = Operations::new(client, gate);
     let own = Arc::new(operations.clone());
     let store = Arc::new(Embedded(Handle::Cql(operations)));
     Ok(Stores {
@@ -60,6 +67,7 @@ pub async fn open(options: &Options) -> Result<Stores, OpenError> {
         chats: store.clone(),
         syncs: store.clone(),
         words: store,
+        nodes: own.clone(),
         engine: own,
     })
 }

@@ -7,20 +7,22 @@
 use super::{
     client::{Client, Failure},
     commit::{self, Commit},
+    owners,
     place::Place,
     range::Row,
     rows::{Rows, session_place},
     statements::Stored,
 };
 use crate::{
-    Owner, StoreError,
+    Gate, Owner, StoreError,
     embedded::{
         engines::Database,
         transaction::{Changes, Known, Transaction},
     },
+    fence::may_begin,
     metrics::record,
 };
-use rookery_protocol::{Epoch, Incarnation, SessionId};
+use rookery_protocol::{Epoch, SessionId};
 use scylla::value::CqlValue;
 use std::{
     collections::{HashMap, HashSet},
@@ -55,6 +57,8 @@ pub(crate) struct Operations(pub(super) Arc<Core>);
 /// What all operations share.
 pub(super) struct Core {
     pub(super) client: Client,
+    /// Whether this node may act.
+    pub(super) gate: Arc<dyn Gate>,
     room: Arc<Semaphore>,
     turns: Vec<Arc<tokio::sync::Mutex<()>>>,
     /// The newest epochs that this process knows of.
@@ -65,15 +69,21 @@ pub(super) struct Core {
 }
 
 impl Operations {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, gate: Arc<dyn Gate>) -> Self {
         Self(Arc::new(Core {
             client,
+            gate,
             room: Arc::new(Semaphore::new(OPERATIONS)),
             turns: (0..STRIPES).map(|_| Arc::default()).collect(),
             epochs: Mutex::default(),
             windows: Mutex::default(),
             unfinished: Mutex::default(),
         }))
+    }
+
+    /// Whether this node may act.
+    pub(crate) fn gate(&self) -> &Arc<dyn Gate> {
+        &self.0.gate
     }
 
     /// Does work that reads and writes.
@@ -89,7 +99,7 @@ impl Operations {
             let mut transaction = Transaction::new(&database, None, &mut changes, &mut known);
             let answer = work(&mut transaction)?;
             let writer = transaction.into_writer();
-            if !changes.is_empty() {
+            if writer.is_some() || !changes.is_empty() {
                 tokio::runtime::Handle::current().block_on(commit::commit(&core, writer.as_ref(), &changes))?;
             }
             Ok(answer)
@@ -150,6 +160,7 @@ impl Core {
         let turn = turn.await.map_err(|_| StoreError::Overloaded)?;
         let unfinished = locked(&self.unfinished).get(&session).cloned();
         if let Some(commit) = unfinished {
+            may_begin(&*self.gate)?;
             commit.apply(self).await?;
             locked(&self.unfinished).remove(&session);
         }
@@ -192,22 +203,14 @@ impl Core {
     pub(super) async fn owner(&self, session: SessionId) -> Result<Option<Owner>, StoreError> {
         let statement = &self.client.statements().owner_read;
         let answer = self.client.read(statement, (Uuid::from_bytes(*session.as_bytes()),)).await?;
-        let corrupt = |detail: String| StoreError::Corrupt { what: "owner row", detail };
         let row = answer
             .maybe_first_row::<(Option<i64>, Option<String>, Option<i64>)>()
-            .map_err(|error| corrupt(error.to_string()))?;
+            .map_err(|error| owners::corrupt(error.to_string()))?;
         let Some((Some(epoch), node, incarnation)) = row else {
             let exists = self.get(&session_place(session)).await?.is_some();
             return Ok(exists.then_some(Owner { epoch: Epoch(0), node: None }));
         };
-        let node = match node.zip(incarnation) {
-            Some((node, incarnation)) => {
-                let node = node.parse().map_err(|_| corrupt("its node has no such name".to_owned()))?;
-                Some((node, Incarnation(incarnation.cast_unsigned())))
-            }
-            None => None,
-        };
-        Ok(Some(Owner { epoch: Epoch(epoch.cast_unsigned()), node }))
+        owners::owner(epoch, node.as_deref(), incarnation).map(Some)
     }
 
     /// Whether a window is not known to be listed.

@@ -4,16 +4,22 @@
 //! which brings what was begun to an end, and says who won.
 
 use super::{claim, client::Failure, commit, operations::Operations};
-use crate::{Fence, Owner, OwnerStore, StoreError, metrics::record};
+use crate::{Fence, Owner, OwnerStore, Page, StoreError, embedded::OWNERS_AT_ONCE, fence::may_begin, metrics::record};
 use async_trait::async_trait;
-use rookery_protocol::{Incarnation, NodeId, SessionId};
+use rookery_protocol::{Epoch, Incarnation, NodeId, SessionId};
 use scylla::value::CqlValue;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::time::sleep;
 use uuid::Uuid;
 
 /// How often a claim is tried whose outcome turned out to be ours, or nobody's.
 const ATTEMPTS: u32 = 4;
+
+/// A row of a scan: session, epoch, node, incarnation.
+type ScannedRow = (Uuid, Option<i64>, Option<String>, Option<i64>);
 
 #[async_trait]
 impl OwnerStore for Operations {
@@ -29,6 +35,7 @@ impl OwnerStore for Operations {
         incarnation: Incarnation,
     ) -> Result<Fence, StoreError> {
         let start = Instant::now();
+        may_begin(&*self.0.gate)?;
         let _turn = self.0.turn(session).await?;
         let mut seen = seen.clone();
         // An owner that gave the session up has left nothing undone.
@@ -40,12 +47,12 @@ impl OwnerStore for Operations {
             let wanted = Owner { epoch: seen.epoch.next(), node: Some((node.clone(), incarnation)) };
             match self.try_claim(session, &seen, &wanted).await {
                 Ok(true) => {
-                    let fence = Fence::new(session, wanted.epoch);
-                    if unclean {
-                        commit::replay(&self.0, session).await?;
-                        self.0.seal_keys(&fence).await?;
-                    }
+                    // From here on the fences before are refused, whatever becomes of the rest.
                     self.0.note_epoch(session, wanted.epoch);
+                    let fence = Fence::new(session, wanted.epoch, Arc::clone(&self.0.gate));
+                    if unclean {
+                        fence.guarded(self.take_over(&fence)).await?;
+                    }
                     record("owner_claim", start);
                     return Ok(fence);
                 }
@@ -76,9 +83,40 @@ impl OwnerStore for Operations {
             Err(failure) => Err(failure.into()),
         }
     }
+
+    async fn scan(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page<(SessionId, Owner), SessionId>, StoreError> {
+        let start = Instant::now();
+        let limit = limit.clamp(1, OWNERS_AT_ONCE);
+        let (client, count) = (&self.0.client, i32::try_from(limit).expect("a small number"));
+        let answer = match after {
+            Some(after) => client.read(&client.statements().owner_scan_on, (id(after), count)).await?,
+            None => client.read(&client.statements().owner_scan, (count,)).await?,
+        };
+        let (mut rows, mut read, mut last) = (Vec::new(), 0, None);
+        for row in answer.rows::<ScannedRow>().map_err(|error| corrupt(error.to_string()))? {
+            let (session, epoch, node, incarnation) = row.map_err(|error| corrupt(error.to_string()))?;
+            let session = SessionId::from_bytes(session.into_bytes());
+            (read, last) = (read + 1, Some(session));
+            if let Some(epoch) = epoch {
+                rows.push((session, owner(epoch, node.as_deref(), incarnation)?));
+            }
+        }
+        record("owner_scan", start);
+        Ok(Page { rows, next: last.filter(|_| read == limit) })
+    }
 }
 
 impl Operations {
+    /// Brings to an end what an owner that gave nothing up has begun, and makes what it left this owner's.
+    async fn take_over(&self, fence: &Fence) -> Result<(), StoreError> {
+        commit::replay(&self.0, fence.session()).await?;
+        self.0.seal_keys(fence).await.map(drop)
+    }
+
     /// Whether the row was as seen and is now as wanted.
     async fn try_claim(&self, session: SessionId, seen: &Owner, wanted: &Owner) -> Result<bool, Failure> {
         let (node, incarnation) = columns(wanted);
@@ -99,6 +137,22 @@ pub(super) fn applied(answer: Option<scylla::response::query_result::QueryRowsRe
         Some(Some(CqlValue::Boolean(applied))) => Ok(*applied),
         _ => Err(Failure::Unknown(StoreError::Engine("an answer without [applied]".into()))),
     }
+}
+
+/// An owner row from its columns.
+pub(super) fn owner(epoch: i64, node: Option<&str>, incarnation: Option<i64>) -> Result<Owner, StoreError> {
+    let node = match node.zip(incarnation) {
+        Some((node, incarnation)) => {
+            let node = node.parse().map_err(|_| corrupt("its node has no such name".to_owned()))?;
+            Some((node, Incarnation(incarnation.cast_unsigned())))
+        }
+        None => None,
+    };
+    Ok(Owner { epoch: Epoch(epoch.cast_unsigned()), node })
+}
+
+pub(super) fn corrupt(detail: String) -> StoreError {
+    StoreError::Corrupt { what: "owner row", detail }
 }
 
 /// A session's id in the server's terms.

@@ -19,7 +19,7 @@
 //! are in one partition, and partitions are bounded. `windows` says which windows there are: of a session (key 0,
 //! window) and of a chat (key 1, chat, window). An empty window is in no list, so a page never reads one.
 //!
-//! The owner row is not here: it has a table with columns of its own. The indexes of idempotency records and of early
+//! Owner rows and nodes are not here: they have tables with columns of their own. The indexes of idempotency records and of early
 //! rows by time are not stored: both go by themselves.
 
 use super::statements::Stored;
@@ -59,6 +59,7 @@ const WORD_PARTS: u8 = 64;
 /// Tags of keys in the table of the control rows.
 pub(super) const SESSION: u8 = 0x20;
 pub(super) const OWNER: u8 = 0x23;
+const NODE: u8 = 0x24;
 const TOKENS_OF: u8 = 0x11;
 const SESSIONS_OF: u8 = 0x21;
 const SESSIONS_OF_PHONE: u8 = 0x22;
@@ -79,7 +80,7 @@ pub(super) struct Place {
 
 /// The place of a row; none when it is not stored in such a table, as the module says.
 pub(super) fn place(table: Table, key: &[u8]) -> Option<Place> {
-    if table == Table::Control && matches!(key.first(), Some(&(OWNER | IDEMPOTENCY_BY_TIME | EARLY_BY_TIME))) {
+    if table == Table::Control && matches!(key.first(), Some(&(OWNER | NODE | IDEMPOTENCY_BY_TIME | EARLY_BY_TIME))) {
         return None;
     }
     if table == Table::Outbox {
@@ -192,7 +193,8 @@ fn one_of(parts: u8, bytes: &[u8]) -> u8 {
 /// The partition that rows whose keys begin with `prefix` are in, and the length of what keys have before the part of
 /// theirs that is stored. For the tables that are neither windows nor a ring nor all sessions.
 pub(super) fn partition(table: Table, prefix: &[u8]) -> Option<(Stored, Vec<u8>, usize)> {
-    if table == Table::Control && matches!(prefix.first(), Some(&(OWNER | IDEMPOTENCY_BY_TIME | EARLY_BY_TIME))) {
+    if table == Table::Control && matches!(prefix.first(), Some(&(OWNER | NODE | IDEMPOTENCY_BY_TIME | EARLY_BY_TIME)))
+    {
         return None;
     }
     let (stored, length) = partition_of(table, prefix);

@@ -28,6 +28,11 @@ impl Operations {
             Err(StoreError::NotFound(_)) => return Ok(()),
             checked => checked?,
         }
+        fence.guarded(self.remove_all(fence)).await
+    }
+
+    async fn remove_all(&self, fence: &Fence) -> Result<(), StoreError> {
+        let core = &self.0;
         let id = fence.session();
         let session = id.as_bytes().as_slice();
         let windows = core.windows_of(session).await?;
@@ -36,7 +41,7 @@ impl Operations {
         let others =
             [Stored::Keys, Stored::Outbox, Stored::Journal, Stored::Idempotency].map(|of| (of, session.to_vec()));
         let further = place::further().map(|kind| (Stored::SessionRows, [session, &[kind]].concat()));
-        let stamp = Stamp::next(fence);
+        let stamp = Stamp::next(fence)?;
         let erase = |(stored, partition): (Stored, Vec<u8>)| async move { core.erase(stored, &partition, stamp).await };
         let partitions: Vec<_> = of_history.chain(of_ids).chain(others).chain(further).collect();
         stream::iter(partitions).map(erase).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;

@@ -3,6 +3,12 @@
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::OnceCell;
 
+/// The columns of a node.
+const NODE: &str = "node, incarnation, seq, status, link_address, api_address, weight, protocol, version, started_at";
+
+/// Most nodes that a list has.
+const NODES_LIMIT: u32 = 1_000;
+
 /// How a statement is to be treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -22,12 +28,14 @@ pub(super) struct Statement {
     pub(super) name: &'static str,
     pub(super) cql: String,
     pub(super) kind: Kind,
+    /// Whether it goes before all others instead of waiting for its turn.
+    pub(super) urgent: bool,
     pub(super) prepared: OnceCell<PreparedStatement>,
 }
 
 impl Statement {
     fn new(name: &'static str, kind: Kind, cql: String) -> Self {
-        Self { name, cql, kind, prepared: OnceCell::new() }
+        Self { name, cql, kind, urgent: false, prepared: OnceCell::new() }
     }
 }
 
@@ -138,6 +146,14 @@ pub(super) struct Statements {
     pub(super) owner_claim: Statement,
     pub(super) owner_release: Statement,
     pub(super) owner_remove: Statement,
+    pub(super) owner_scan: Statement,
+    pub(super) owner_scan_on: Statement,
+    pub(super) node_list: Statement,
+    pub(super) node_read: Statement,
+    pub(super) node_create: Statement,
+    pub(super) node_replace: Statement,
+    pub(super) node_renew: Statement,
+    pub(super) node_mark: Statement,
 }
 
 impl Statements {
@@ -145,6 +161,10 @@ impl Statements {
     pub(super) fn new(keyspace: &str) -> Self {
         let owner = |name, kind, text: &str| {
             Statement::new(name, kind, text.replace("session_owner", &format!("{keyspace}.session_owner")))
+        };
+        let node = |name, kind, text: String| {
+            let text = text.replace(" nodes ", &format!(" {keyspace}.nodes "));
+            Statement { urgent: true, ..Statement::new(name, kind, text) }
         };
         Self {
             tables: vec![
@@ -179,6 +199,44 @@ impl Statements {
                 "owner_remove",
                 Kind::Conditional,
                 "DELETE FROM session_owner WHERE session = ? IF epoch = ?",
+            ),
+            owner_scan: owner(
+                "owner_scan",
+                Kind::Read,
+                "SELECT session, epoch, node, incarnation FROM session_owner LIMIT ?",
+            ),
+            owner_scan_on: owner(
+                "owner_scan",
+                Kind::Read,
+                "SELECT session, epoch, node, incarnation FROM session_owner WHERE token(session) > token(?) LIMIT ?",
+            ),
+            node_list: node("node_list", Kind::Read, format!("SELECT {NODE} FROM nodes LIMIT {NODES_LIMIT}")),
+            node_read: node("node_read", Kind::Serial, format!("SELECT {NODE} FROM nodes WHERE node = ?")),
+            node_create: node(
+                "node_join",
+                Kind::Conditional,
+                format!("INSERT INTO nodes ({NODE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"),
+            ),
+            node_replace: node(
+                "node_join",
+                Kind::Conditional,
+                "UPDATE nodes SET incarnation = ?, seq = ?, status = ?, link_address = ?, api_address = ?, weight = ?, \
+                 protocol = ?, version = ?, started_at = ? WHERE node = ? IF incarnation = ? AND status = 'dead'"
+                    .to_owned(),
+            ),
+            node_renew: node(
+                "node_renew",
+                Kind::Conditional,
+                "UPDATE nodes SET seq = ? WHERE node = ? \
+                 IF incarnation = ? AND seq = ? AND status IN ('active', 'draining')"
+                    .to_owned(),
+            ),
+            node_mark: node(
+                "node_mark",
+                Kind::Conditional,
+                "UPDATE nodes SET status = ? WHERE node = ? \
+                 IF incarnation = ? AND seq = ? AND status IN ('active', 'draining')"
+                    .to_owned(),
             ),
         }
     }

@@ -4,17 +4,20 @@ use super::support;
 use anyhow::Result;
 use async_trait::async_trait;
 use rookery_storage::{
-    Stores,
+    Gate, Stores,
     conformance::{Factory, run_all},
+    embedded::{self, Options},
 };
+use std::sync::Arc;
 use tempfile::TempDir;
 
 struct Embedded(TempDir);
 
 #[async_trait]
 impl Factory for Embedded {
-    async fn open(&self, place: &str) -> Result<Stores> {
-        Ok(support::open(&self.0.path().join(place)).await?)
+    async fn open_with_gate(&self, place: &str, gate: Arc<dyn Gate>) -> Result<Stores> {
+        let options = Options::new(self.0.path().join(place));
+        Ok(embedded::open_with_gate(options, gate).await?)
     }
 }
 

@@ -11,10 +11,11 @@ use rookery_protocol::{
     api::{SessionStatus, StatusChange},
 };
 use rookery_storage::{
-    EARLY_KEPT_SECS, Fence, KeyKind, KeyOp, SessionRow, StoreError, Stores,
+    EARLY_KEPT_SECS, Fence, Gate, KeyKind, KeyOp, SessionRow, StoreError, Stores,
     conformance::{Factory, run_all},
     scylla::{self, OpenError, Options, Password},
 };
+use std::sync::Arc;
 
 /// Random histories; each takes a connection or two.
 const CASES: u32 = 4;
@@ -28,8 +29,8 @@ struct Cql(Options);
 #[async_trait]
 impl Factory for Cql {
     /// All places are one keyspace: everything is made under fresh ids.
-    async fn open(&self, _place: &str) -> Result<Stores> {
-        Ok(scylla::open(&self.0).await?)
+    async fn open_with_gate(&self, _place: &str, gate: Arc<dyn Gate>) -> Result<Stores> {
+        Ok(scylla::open_with_gate(&self.0, gate).await?)
     }
 }
 

@@ -374,7 +374,7 @@ impl SendDesk {
                     }
                 }
                 Err(error) => {
-                    if let (Some(file), StoreError::Engine(_)) = (file, &error) {
+                    if let (Some(file), StoreError::Engine(_) | StoreError::Frozen { written: true }) = (file, &error) {
                         // Whether it was accepted is not known; the next start finds out.
                         file.stay();
                     }
