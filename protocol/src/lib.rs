@@ -4,6 +4,7 @@
 //! plain data that is valid by construction: whoever holds a [`Jid`] or a [`SessionId`] need not check it.
 
 pub mod api;
+pub mod cluster;
 mod error;
 mod id;
 mod schema;

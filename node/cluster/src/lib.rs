@@ -2,3 +2,6 @@
 //!
 //! Decisions are pure functions of state, event and `now`, and know neither a socket nor a database; the links carry
 //! bytes between routers and decide nothing. Knows nothing of WhatsApp.
+
+pub mod certs;
+pub mod link;
