@@ -4,4 +4,13 @@
 //! bytes between routers and decide nothing. Knows nothing of WhatsApp.
 
 pub mod certs;
+pub mod claim;
+pub mod clock;
+pub mod join;
+pub mod lease;
 pub mod link;
+pub mod membership;
+pub mod placement;
+pub mod ring;
+pub mod timings;
+mod view;
