@@ -5,5 +5,9 @@
 
 mod calls;
 mod cluster;
+mod faults;
 mod node;
 mod pki;
+mod strangers;
+mod trust;
+mod upgrades;
