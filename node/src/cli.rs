@@ -7,6 +7,8 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use rookery_cluster::certs;
+use rookery_protocol::{NodeId, cluster::ClusterName};
 use std::{net::SocketAddr, path::PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,6 +33,9 @@ enum Command {
     Run(RunOptions),
     /// Make the tables of the configured CQL server, or bring them to the form that this version needs.
     MigrateSchema(RunOptions),
+    /// Make the certificates with which the nodes of a cluster know each other.
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Print the default configuration with its documentation.
     Config,
     /// Print the specification of the API (OpenAPI, JSON).
@@ -38,6 +43,37 @@ enum Command {
     /// Start a simulated WhatsApp and a gateway, and show a session from pairing to history.
     #[cfg(feature = "sandbox")]
     Demo(crate::demo::Options),
+}
+
+#[derive(Subcommand)]
+enum CertsCommand {
+    /// Make the cluster's authority, `ca.crt` and `ca.key`. Nodes need the first alone; keep the second safe.
+    Init {
+        /// The cluster's name; every node is configured with it.
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// The folder to make them in.
+        #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
+        dir: PathBuf,
+        /// For how many years they are good.
+        #[arg(long, default_value_t = 10)]
+        years: u32,
+    },
+    /// Make a node's certificate, `<node>.crt` and `<node>.key`, by the authority in the same folder.
+    Node {
+        /// The node's name (`node.id`).
+        #[arg(value_name = "NODE")]
+        node: NodeId,
+        /// An IP address or DNS name that the certificate has as well; links do not need any.
+        #[arg(long = "address", value_name = "ADDRESS")]
+        addresses: Vec<String>,
+        /// The folder of the authority, and of what is made.
+        #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
+        dir: PathBuf,
+        /// For how many years it is good.
+        #[arg(long, default_value_t = 2)]
+        years: u32,
+    },
 }
 
 #[derive(clap::Args, Clone, Default)]
@@ -67,6 +103,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             telemetry::install(&config.log)?;
             runtime()?.block_on(storage::migrate(&config))
         }
+        Some(Command::Certs(command)) => make_certificates(command),
         Some(Command::Config) => {
             print!("{DEFAULTS}");
             Ok(())
@@ -78,6 +115,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
         #[cfg(feature = "sandbox")]
         Some(Command::Demo(options)) => runtime()?.block_on(crate::demo::run(options)),
     }
+}
+
+fn make_certificates(command: CertsCommand) -> anyhow::Result<()> {
+    let made = match command {
+        CertsCommand::Init { cluster, dir, years } => certs::init(&dir, &cluster, years)?,
+        CertsCommand::Node { node, addresses, dir, years } => certs::node(&dir, &node, &addresses, years)?,
+    };
+    println!("{}\n{}", made.certificate.display(), made.key.display());
+    Ok(())
 }
 
 fn serve(options: &RunOptions) -> anyhow::Result<()> {

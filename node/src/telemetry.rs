@@ -1,6 +1,7 @@
 //! Logs: text on a terminal, JSON otherwise.
 
 use crate::config::{LogConfig, LogFormat};
+use rookery_cluster::link::LOG_CAP;
 use std::{io::IsTerminal, iter};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
@@ -32,14 +33,14 @@ pub(crate) fn install(config: &LogConfig) -> Result<(), BadFilter> {
 }
 
 /// The filter as the library reads it. A configured level alone is meant for Rookery; whoever wants to hear more
-/// of a library names it.
+/// of a library names it, but for the one that would log what nodes tell each other.
 fn directives(configured: &str) -> String {
     let ours = configured
         .split(',')
         .map(str::trim)
-        .filter(|part| !part.is_empty())
+        .filter(|part| !part.is_empty() && !part.starts_with("ractor_cluster"))
         .map(|part| if part.parse::<LevelFilter>().is_ok() { format!("rookery={part}") } else { part.to_owned() });
-    iter::once(LIBRARIES.to_owned()).chain(ours).collect::<Vec<_>>().join(",")
+    iter::once(LIBRARIES.to_owned()).chain(ours).chain([LOG_CAP.to_owned()]).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -48,9 +49,10 @@ mod tests {
 
     #[test]
     fn a_level_alone_leaves_libraries_quiet() {
-        assert_eq!(directives("debug"), format!("{LIBRARIES},rookery=debug"));
-        assert_eq!(directives("info, hyper=debug,"), format!("{LIBRARIES},rookery=info,hyper=debug"));
-        assert_eq!(directives(""), LIBRARIES);
+        assert_eq!(directives("debug"), format!("{LIBRARIES},rookery=debug,{LOG_CAP}"));
+        assert_eq!(directives("info, hyper=debug,"), format!("{LIBRARIES},rookery=info,hyper=debug,{LOG_CAP}"));
+        assert_eq!(directives(""), format!("{LIBRARIES},{LOG_CAP}"));
+        assert_eq!(directives("ractor_cluster::net=debug, ractor_cluster"), format!("{LIBRARIES},{LOG_CAP}"));
         for configured in ["trace", "rookery=debug,[request{a=1}]=trace", "off"] {
             assert!(EnvFilter::try_new(directives(configured)).is_ok(), "{configured}");
         }

@@ -57,10 +57,14 @@ async fn serve(
         Ok(_) => {}
         // Counted and complained about where the room was needed.
         Err(LinkFailure::Evicted) => {}
-        Err(LinkFailure::Lost | LinkFailure::Stopping) => debug!(%remote, "connection ended before it was a link"),
         Err(failure) => {
             count(&shared.counters.handshakes_failed);
-            shared.complain(remote.ip(), &failure.to_string());
+            // Whoever hangs up at once only wanted to know whether the port is open.
+            if failure.is_expected() || matches!(failure, LinkFailure::Lost) {
+                debug!(%remote, reason = %failure, "no link");
+            } else {
+                shared.complain(remote.ip(), &failure.to_string());
+            }
         }
     }
 }

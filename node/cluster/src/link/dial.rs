@@ -115,10 +115,10 @@ async fn connect(shared: &Shared, member: &PeerAddress) -> Result<TcpStream, Lin
 /// Says once what is wrong, and again when it is something else.
 fn complain(shared: &Shared, member: &PeerAddress, failure: &LinkFailure) {
     let news = shared.note_failure(&member.peer(), failure);
-    if news {
+    if news && !failure.is_expected() {
         warn!(node = %member.node, address = member.address, reason = %failure, "no link");
     } else {
-        debug!(node = %member.node, address = member.address, reason = %failure, "still no link");
+        debug!(node = %member.node, address = member.address, reason = %failure, "no link");
     }
 }
 

@@ -57,6 +57,16 @@ pub enum LinkFailure {
     Stopping,
 }
 
+impl LinkFailure {
+    /// Whether it is nothing to worry about: members learn of each other one by one, and nodes stop.
+    pub(super) fn is_expected(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopping | Self::Refused(Refusal::Stranger) | Self::RefusedBy(Refusal::Stranger | Refusal::Stopping)
+        )
+    }
+}
+
 /// A connection whose two sides know and want each other.
 pub(super) struct Established {
     stream: Box<dyn Duplex>,
@@ -134,13 +144,19 @@ pub(super) async fn dialled(
 
 /// What went wrong in the TLS handshake.
 fn handshake_failed(error: &io::Error) -> LinkFailure {
-    LinkFailure::Tls(tls::explain(error).unwrap_or_else(|| format!("no TLS handshake: {error}")))
+    match tls::explain(error) {
+        Some(reason) => LinkFailure::Tls(reason),
+        // Whoever only looks whether the port is open: probes of peers, load balancers.
+        None if error.kind() == io::ErrorKind::UnexpectedEof => LinkFailure::Lost,
+        None => LinkFailure::Tls(format!("no TLS handshake: {error}")),
+    }
 }
 
 /// What went wrong after it: the peer's opinion of our certificate comes only then.
 fn failed(error: io::Error) -> LinkFailure {
     match tls::explain(&error) {
         Some(reason) => LinkFailure::Tls(reason),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => LinkFailure::Lost,
         None => LinkFailure::Preface(error),
     }
 }

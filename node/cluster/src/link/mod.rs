@@ -46,9 +46,9 @@ pub use transport::Cause;
 use rookery_protocol::{Incarnation, NodeId};
 use std::fmt;
 
-/// The filter directive that keeps `ractor_cluster` from logging payloads. Applications put it after whatever an
-/// operator configures.
-pub const LOG_CAP: &str = "ractor_cluster=info";
+/// The filter directive that keeps `ractor_cluster` from logging payloads and links' tokens. Applications put it after
+/// whatever an operator configures.
+pub const LOG_CAP: &str = "ractor_cluster=warn";
 
 /// A node's run at the other end of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -2,6 +2,7 @@
 //!
 //! A node keeps its port open for as long as its process lives, so a host that refuses connects says that the process
 //! is gone. Anything else (a connect that succeeds, hangs, or meets another error) says nothing, and the lease decides.
+//! A dying process closes its connections a moment before its port, so the probes go on for a while.
 
 use super::{Event, Peer, config::PeerAddress, shared::Shared};
 use std::{
@@ -11,14 +12,22 @@ use std::{
 };
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::info;
 
 /// How many connects in a row must be refused.
 const REFUSALS: u32 = 3;
 
+/// Between connects while they are refused.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// After one that was not: a living peer is not to be bothered often.
+const LONG_PAUSE: Duration = Duration::from_millis(200);
+
+/// For how long a process may be dying.
+const WINDOW: Duration = Duration::from_secs(2);
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Probes the peer of a link that was reset, unless that is switched off or under way.
@@ -33,7 +42,7 @@ pub(super) fn start(shared: &Arc<Shared>, peer: Peer) {
     }
     let shared = shared.clone();
     tokio::spawn(async move {
-        let gone = nobody_listens(&member).await;
+        let gone = nobody_listens(&member, || shared.table().of_node(&peer.node).is_some()).await;
         shared.probing.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
         if gone && !shared.closed.is_cancelled() {
             info!(node = %peer.node, incarnation = peer.incarnation.0, "peer's process is gone");
@@ -42,16 +51,23 @@ pub(super) fn start(shared: &Arc<Shared>, peer: Peer) {
     });
 }
 
-async fn nobody_listens(member: &PeerAddress) -> bool {
-    for attempt in 0..REFUSALS {
-        if attempt > 0 {
+/// Whether connects are refused, several in a row, before the window ends or the peer is back.
+async fn nobody_listens(member: &PeerAddress, is_back: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    let mut refusals = 0;
+    while start.elapsed() < WINDOW && !is_back() {
+        if refused(&member.address).await {
+            refusals += 1;
+            if refusals == REFUSALS {
+                return true;
+            }
             sleep(PAUSE).await;
-        }
-        if !refused(&member.address).await {
-            return false;
+        } else {
+            refusals = 0;
+            sleep(LONG_PAUSE).await;
         }
     }
-    true
+    false
 }
 
 /// Whether every address behind the name refuses.
@@ -80,9 +96,24 @@ mod tests {
     async fn only_a_refusal_says_that_nobody_is_there() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert!(!nobody_listens(&member(address.clone())).await, "listening, even if it accepts nothing");
+        assert!(!nobody_listens(&member(address.clone()), || false).await, "listening, even if it accepts nothing");
         drop(listener);
-        assert!(nobody_listens(&member(address)).await);
-        assert!(!nobody_listens(&member("no.such.host.invalid:1".into())).await);
+        assert!(!nobody_listens(&member(address.clone()), || true).await, "a peer that is back is not gone");
+        assert!(nobody_listens(&member(address), || false).await);
+        assert!(!nobody_listens(&member("no.such.host.invalid:1".into()), || false).await);
+    }
+
+    #[tokio::test]
+    async fn a_process_may_close_its_port_after_its_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let dying = async {
+            // The first probe is still let in.
+            listener.accept().await.unwrap();
+            drop(listener);
+        };
+        let member = member(address);
+        let (gone, ()) = tokio::join!(nobody_listens(&member, || false), dying);
+        assert!(gone);
     }
 }

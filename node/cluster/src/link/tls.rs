@@ -242,9 +242,17 @@ fn check_own(
                 None,
                 None,
             )
-            .map_err(|error| content(format!("not valid under the cluster's authority: {error}")))?;
+            .map_err(|error| content(in_words(&error)))?;
     }
     Ok(())
+}
+
+fn in_words(error: &webpki::Error) -> String {
+    match error {
+        webpki::Error::CertExpired { .. } => "has expired".into(),
+        webpki::Error::CertNotValidYet { .. } => "is not valid yet".into(),
+        other => format!("not valid under the cluster's authority: {other}"),
+    }
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

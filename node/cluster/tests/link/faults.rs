@@ -9,14 +9,14 @@ use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-fn down<'a>(of: &'a str) -> impl Fn(&Told) -> Option<String> + 'a {
+fn down(of: &str) -> impl Fn(&Told) -> Option<String> {
     move |told| match told {
         Told::Down { node, cause, .. } if node == of => Some(cause.clone()),
         _ => None,
     }
 }
 
-fn gone<'a>(of: &'a str) -> impl Fn(&Told) -> Option<u64> + 'a {
+fn gone(of: &str) -> impl Fn(&Told) -> Option<u64> {
     move |told| match told {
         Told::Gone { node, incarnation } if node == of => Some(*incarnation),
         _ => None,

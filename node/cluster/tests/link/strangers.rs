@@ -122,7 +122,7 @@ async fn garbage_ends_a_connection_and_nothing_else() {
 
     // After the hello: a frame that is no frame, one that is too large, one that never comes.
     let garbage = [&20u64.to_be_bytes()[..], &[0xee; 20]].concat();
-    let too_large = [&(64u64 << 20).to_be_bytes()[..], &[0; 100_000]].concat();
+    let too_large = [&(64u64 << 20).to_be_bytes()[..], &vec![0; 100_000]].concat();
     let endless = u64::MAX.to_be_bytes().to_vec();
     for frame in [garbage, too_large, endless] {
         let mut stream = pki::connect(&a.address, dir, Some((dir, "b"))).await.unwrap();
