@@ -91,7 +91,7 @@ async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
     let (ended, _) = run(&[], "false").await;
     assert!(ended.stderr.contains("does not exist; run `rookery migrate-schema`"), "{ended:?}");
     let (ended, _) = run(&["migrate-schema"], "false").await;
-    assert!(ended.status.success() && ended.stdout.contains("1 migrations applied"), "{ended:?}");
+    assert!(ended.status.success() && ended.stdout.contains("2 migrations applied"), "{ended:?}");
     let (ended, _) = run(&["migrate-schema"], "false").await;
     assert!(ended.status.success() && ended.stdout.contains(" 0 migrations applied"), "{ended:?}");
 }
