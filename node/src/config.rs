@@ -52,6 +52,7 @@ pub(crate) struct NodeConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct StorageConfig {
     pub engine: StorageEngine,
+    pub encryption_keys_file: PathBuf,
 }
 
 /// What keeps the data.
@@ -73,6 +74,9 @@ pub(crate) struct CqlConfig {
     pub datacenter: String,
     pub user: String,
     pub password_file: PathBuf,
+    pub ca_file: PathBuf,
+    pub client_certificate_file: PathBuf,
+    pub client_key_file: PathBuf,
     pub replication_factor: u16,
     pub migrate: bool,
     pub concurrency: usize,
@@ -317,6 +321,14 @@ impl Config {
         }
         if self.cql.user.is_empty() != self.cql.password_file.as_os_str().is_empty() {
             return fail("cql.user, cql.password_file", "need each other");
+        }
+        let identity = [&self.cql.client_certificate_file, &self.cql.client_key_file];
+        match identity.iter().filter(|file| file.as_os_str().is_empty()).count() {
+            0 if self.cql.ca_file.as_os_str().is_empty() => {
+                return fail("cql.client_certificate_file, cql.client_key_file", "need cql.ca_file");
+            }
+            1 => return fail("cql.client_certificate_file, cql.client_key_file", "need each other"),
+            _ => {}
         }
         if self.cql.replication_factor == 0 || self.cql.concurrency == 0 {
             return fail("cql.replication_factor, cql.concurrency", "must be at least 1");

@@ -3,15 +3,20 @@
 use crate::config::{Config, ConfigError, CqlConfig, StorageEngine};
 use anyhow::Context;
 use rookery_storage::{
-    Stores, embedded,
-    scylla::{self, Options, Password},
+    EncryptionKeys, Stores, embedded,
+    scylla::{self, Options, Password, Tls},
 };
+use std::path::Path;
 
 /// Opens the configured engine.
 pub(crate) async fn open(config: &Config) -> anyhow::Result<Stores> {
+    let encryption = encryption_keys(&config.storage.encryption_keys_file)?;
     match config.storage.engine {
-        StorageEngine::Embedded => Ok(embedded::open(embedded::Options::new(&config.node.data_dir)).await?),
-        StorageEngine::Cql => Ok(scylla::open(&options(&config.cql)?).await?),
+        StorageEngine::Embedded => {
+            let options = embedded::Options { encryption, ..embedded::Options::new(&config.node.data_dir) };
+            Ok(embedded::open(options).await?)
+        }
+        StorageEngine::Cql => Ok(scylla::open(&Options { encryption, ..options(&config.cql)? }).await?),
     }
 }
 
@@ -30,18 +35,46 @@ fn options(config: &CqlConfig) -> anyhow::Result<Options> {
     let login = match text(&config.user) {
         None => None,
         Some(user) => {
-            let file = &config.password_file;
-            let read = std::fs::read_to_string(file);
-            let password = read.with_context(|| format!("cql.password_file: {} cannot be read", file.display()))?;
+            let password = read_text("cql.password_file", &config.password_file)?;
             Some((user, Password(password.trim_end_matches(['\r', '\n']).to_owned())))
         }
     };
     Ok(Options {
         datacenter: text(&config.datacenter),
         login,
+        tls: tls(config)?,
         replication_factor: config.replication_factor,
         migrate: config.migrate,
         concurrency: config.concurrency,
         ..Options::new(config.contact_points.clone(), &config.keyspace)
     })
+}
+
+fn tls(config: &CqlConfig) -> anyhow::Result<Option<Tls>> {
+    if config.ca_file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let authorities = read_text("cql.ca_file", &config.ca_file)?.into_bytes();
+    let identity = if config.client_certificate_file.as_os_str().is_empty() {
+        None
+    } else {
+        let certificate = read_text("cql.client_certificate_file", &config.client_certificate_file)?;
+        let key = read_text("cql.client_key_file", &config.client_key_file)?;
+        Some((certificate.into_bytes(), key.into_bytes()))
+    };
+    Ok(Some(Tls { authorities, identity }))
+}
+
+fn encryption_keys(file: &Path) -> anyhow::Result<EncryptionKeys> {
+    if file.as_os_str().is_empty() {
+        return Ok(EncryptionKeys::default());
+    }
+    let text = read_text("storage.encryption_keys_file", file)?;
+    let keys = EncryptionKeys::parse(&text);
+    keys.with_context(|| format!("storage.encryption_keys_file: {}", file.display()))
+}
+
+/// The text of a file that a setting names.
+fn read_text(setting: &str, file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("{setting}: {} cannot be read", file.display()))
 }

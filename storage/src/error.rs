@@ -54,6 +54,14 @@ pub enum StoreError {
         /// What is wrong with it, without its content.
         detail: String,
     },
+    /// A row of key material is encrypted with a key that is not configured. It is not read; it is not damaged either.
+    #[error("key material of session {session} is encrypted with key `{key_id}`, which is not configured")]
+    Locked {
+        /// Whose key material.
+        session: SessionId,
+        /// The id of the key.
+        key_id: String,
+    },
     /// The engine failed; whether the write took effect is unknown.
     #[error("the storage engine failed: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),

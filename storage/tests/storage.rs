@@ -4,6 +4,8 @@ mod storage {
     mod conformance;
     mod cql;
     mod cql_faults;
+    mod cql_fence;
+    mod cql_reads;
     mod crash;
     mod directory;
     mod load;

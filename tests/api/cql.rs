@@ -70,7 +70,19 @@ async fn a_server_that_cannot_be_used_stops_the_start_with_one_line() {
     let nowhere = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__CONTACT_POINTS", "[\"127.0.0.1:9\"]")];
     let keyspace = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__KEYSPACE", "No-Such")];
     let login = [("ROOKERY_STORAGE__ENGINE", "cql"), ("ROOKERY_CQL__USER", "somebody")];
+    let folder = TempDir::new().unwrap();
+    let no_pem = folder.path().join("no-pem").display().to_string();
+    std::fs::write(&no_pem, "a:c2VjcmV0").unwrap();
+    let engine = ("ROOKERY_STORAGE__ENGINE", "cql");
+    let authority = [engine, ("ROOKERY_CQL__CA_FILE", no_pem.as_str())];
+    let absent = [engine, ("ROOKERY_CQL__CA_FILE", "/no/such/file")];
+    let half = [engine, ("ROOKERY_CQL__CLIENT_KEY_FILE", no_pem.as_str())];
+    let keys = [("ROOKERY_STORAGE__ENCRYPTION_KEYS_FILE", no_pem.as_str())];
     for (settings, told) in [
+        (&authority[..], "TLS to the CQL server: the authorities"),
+        (&absent[..], "cql.ca_file: /no/such/file cannot be read"),
+        (&half[..], "cql.client_certificate_file, cql.client_key_file: need each other"),
+        (&keys[..], "storage.encryption_keys_file"),
         (&nowhere[..], "no CQL server answers at 127.0.0.1:9"),
         (&keyspace[..], "`No-Such` can be no keyspace"),
         (&login[..], "cql.password_file"),

@@ -58,7 +58,7 @@ pub(super) fn from_store(error: &StoreError) -> ApiError {
             tracing::error!(%error, "store failed");
             ApiError::new(ErrorCode::DeadlineExceeded, "The store failed; whether the change was made is not known.")
         }
-        StoreError::Corrupt { .. } | StoreError::Refused(_) => {
+        StoreError::Corrupt { .. } | StoreError::Locked { .. } | StoreError::Refused(_) => {
             tracing::error!(%error, "stored data is not as it should be");
             ApiError::new(ErrorCode::Internal, "Stored data is not as it should be.")
         }

@@ -83,6 +83,22 @@ pub(crate) fn decode<R: Row>(stored: &[u8]) -> Result<R, StoreError> {
     if rest.is_empty() { Ok(row) } else { Err(corrupt(format!("{} bytes too long", rest.len()))) }
 }
 
+/// The same, of the row with this key, which an error names.
+pub(crate) fn decode_at<R: Row>(key: &[u8], stored: &[u8]) -> Result<R, StoreError> {
+    decode(stored).map_err(|error| named(key, error))
+}
+
+/// An error with the key of the row that it is about.
+fn named(key: &[u8], error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { what, detail } => {
+            let key = key.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+            StoreError::Corrupt { what, detail: format!("{detail}; its key is {key}") }
+        }
+        other => other,
+    }
+}
+
 /// The stored form of bytes that mean nothing here.
 pub(crate) fn wrap(bytes: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(bytes.len() + 1);
@@ -98,6 +114,11 @@ pub(crate) fn strip<'a>(stored: &'a [u8], what: &'static str) -> Result<&'a [u8]
         Some((version, _)) => Err(StoreError::Corrupt { what, detail: format!("format {version} is not known") }),
         None => Err(StoreError::Corrupt { what, detail: "it is empty".to_owned() }),
     }
+}
+
+/// The same, of the row with this key, which an error names.
+pub(crate) fn strip_at<'a>(key: &[u8], stored: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
+    strip(stored, what).map_err(|error| named(key, error))
 }
 
 #[cfg(test)]
@@ -299,6 +320,14 @@ mod tests {
         for damaged in [&newer, &stored[..stored.len() - 1], &[stored.as_slice(), &[0]].concat(), &[]] {
             assert!(matches!(decode::<HistoryRow>(damaged), Err(StoreError::Corrupt { .. })));
         }
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_named_by_its_key() {
+        let mut newer = encode(&Owner { epoch: Epoch(1), node: None });
+        newer[0] = 9;
+        let error = decode_at::<Owner>(&[0x23, 0xab], &newer).unwrap_err().to_string();
+        assert!(error.contains("owner") && error.contains("format 9") && error.contains("23ab"), "{error}");
     }
 
     proptest! {

@@ -37,7 +37,7 @@ impl Database {
 
     /// A decoded row as it is now.
     pub(crate) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.get(table, key)?.map(|stored| codec::decode(&stored)).transpose()
+        self.get(table, key)?.map(|stored| codec::decode_at(key, &stored)).transpose()
     }
 
     /// All tables as they are now: on disk, what was written together is read together.
@@ -86,7 +86,7 @@ impl View<'_> {
 
     /// A decoded row.
     pub(crate) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.get(table, key)?.map(|stored| codec::decode(&stored)).transpose()
+        self.get(table, key)?.map(|stored| codec::decode_at(key, &stored)).transpose()
     }
 
     /// These rows will be read one by one, as in [`Database::expect`].

@@ -23,7 +23,7 @@ impl KeyStore for Embedded {
         self.0
             .read_now("key_get", move |database| {
                 let stored = database.get(Table::Keys, &key)?;
-                stored.map(|stored| value(&stored)).transpose()
+                stored.map(|stored| value(&key, &stored)).transpose()
             })
             .await
     }
@@ -40,8 +40,9 @@ impl KeyStore for Embedded {
             let view = database.view();
             keys.iter()
                 .map(|key| {
-                    let stored = view.get(Table::Keys, &tables::key_material(session, kind, key))?;
-                    stored.map(|stored| value(&stored)).transpose()
+                    let key = tables::key_material(session, kind, key);
+                    let stored = view.get(Table::Keys, &key)?;
+                    stored.map(|stored| value(&key, &stored)).transpose()
                 })
                 .collect()
         };
@@ -111,12 +112,12 @@ impl KeyStore for Embedded {
     }
 }
 
-fn value(stored: &[u8]) -> Result<Bytes, StoreError> {
-    codec::strip(stored, ROW).map(Bytes::copy_from_slice)
+fn value(key: &[u8], stored: &[u8]) -> Result<Bytes, StoreError> {
+    codec::strip_at(key, stored, ROW).map(Bytes::copy_from_slice)
 }
 
 fn key_and_value((key, stored): &Pair) -> Result<(Bytes, Bytes), StoreError> {
-    let key = tables::key_within_kind(key)
+    let within = tables::key_within_kind(key)
         .ok_or_else(|| StoreError::Corrupt { what: ROW, detail: "its key is too short".to_owned() })?;
-    Ok((Bytes::copy_from_slice(key), value(stored)?))
+    Ok((Bytes::copy_from_slice(within), value(key, stored)?))
 }

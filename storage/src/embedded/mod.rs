@@ -37,6 +37,7 @@ pub(crate) use owners::OWNERS_AT_ONCE;
 
 use crate::{
     Stores,
+    encryption::EncryptedKeys,
     fence::{Gate, always_open},
 };
 use engines::Handle;
@@ -53,7 +54,7 @@ pub async fn open(options: Options) -> Result<Stores, OpenError> {
 
 /// The same, for a node that may not always act.
 pub async fn open_with_gate(options: Options, gate: Arc<dyn Gate>) -> Result<Stores, OpenError> {
-    let dir = options.data_dir.clone();
+    let (dir, encryption) = (options.data_dir.clone(), options.encryption.clone());
     let handle = spawn_blocking(move || Local::open(&options, gate)).await.unwrap_or_else(|panic| {
         // The engine has assertions about its files.
         Err(OpenError::Corrupt { dir, detail: format!("the engine does not understand its files: {panic}") })
@@ -63,7 +64,7 @@ pub async fn open_with_gate(options: Options, gate: Arc<dyn Gate>) -> Result<Sto
         tokens: store.clone(),
         sessions: store.clone(),
         owners: store.clone(),
-        keys: store.clone(),
+        keys: EncryptedKeys::over(store.clone(), encryption),
         outbox: store.clone(),
         history: store.clone(),
         contacts: store.clone(),

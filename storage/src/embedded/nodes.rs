@@ -19,7 +19,7 @@ impl NodeStore for Embedded {
         self.0
             .read("node_list", |database| {
                 let rows = database.view().prefix(Table::Control, &tables::nodes(), None).take(LIST_LIMIT);
-                rows.map(|row| super::codec::decode(&row?.1)).collect()
+                rows.map(|row| row.and_then(|(key, stored)| super::codec::decode_at(&key, &stored))).collect()
             })
             .await
     }

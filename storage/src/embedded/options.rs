@@ -1,5 +1,6 @@
 //! What can be set, and what can go wrong at start.
 
+use crate::EncryptionKeys;
 use std::{io, path::PathBuf, time::Duration};
 
 /// How to open the embedded engine.
@@ -14,6 +15,8 @@ pub struct Options {
     /// How long a call may wait before its work begins; then it is refused as overload. Work that has begun is
     /// given as long again before its outcome is unknown.
     pub deadline: Duration,
+    /// What key material is encrypted with.
+    pub encryption: EncryptionKeys,
 }
 
 impl Options {
@@ -24,6 +27,7 @@ impl Options {
             cache_bytes: 32 * 1024 * 1024,
             queue: 4_096,
             deadline: Duration::from_secs(5),
+            encryption: EncryptionKeys::default(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The outbox, and what idempotency keys stand for.
 
 use super::{
-    Embedded,
+    Embedded, codec,
+    engines::View,
     history::{expect, relocate, upsert},
 };
 use crate::{
@@ -64,7 +65,7 @@ impl OutboxStore for Embedded {
                 let after = after.map(|seq| tables::outbox(session, seq));
                 let view = database.view();
                 let rows = view.prefix(Table::Outbox, &tables::of_session(session), after.as_deref());
-                rows.take(limit).map(|row| super::codec::decode(&row?.1)).collect()
+                rows.take(limit).map(|row| row.and_then(|(key, stored)| codec::decode_at(&key, &stored))).collect()
             })
             .await
     }
@@ -113,8 +114,14 @@ impl OutboxStore for Embedded {
         now: Timestamp,
     ) -> Result<Option<SendRecord>, StoreError> {
         let key = tables::idempotency(session, key);
-        let read = self.0.read_now("outbox_recorded", move |database| database.row(Table::Idempotency, &key));
-        let record: Option<SendRecord> = read.await?;
+        let read = self.0.read_now("outbox_recorded", move |database| {
+            let record: Option<SendRecord> = database.row(Table::Idempotency, &key)?;
+            match record {
+                Some(record) if is_accepted(&database.view(), session, record.sort_key)? => Ok(Some(record)),
+                _ => Ok(None),
+            }
+        });
+        let record = read.await?;
         Ok(record.filter(|record| record.accepted_at.plus_secs(KEPT_SECS) > now))
     }
 
@@ -140,4 +147,21 @@ impl OutboxStore for Embedded {
             })
             .await
     }
+}
+
+/// Whether a message that a record names is on its way, or was: an owner that lost the session while it accepted may
+/// have left the record and the message, late, without what waits to be sent. Nobody was told that it is accepted.
+fn is_accepted(view: &View<'_>, session: SessionId, sort_key: u64) -> Result<bool, StoreError> {
+    let message: Option<HistoryRow> = view.row(Table::History, &tables::history(session, sort_key))?;
+    if message.is_none_or(|message| message.sent_at.is_some() || message.failure.is_some()) {
+        return Ok(true);
+    }
+    for row in view.prefix(Table::Outbox, &tables::of_session(session), None) {
+        let (key, stored) = row?;
+        let waiting: OutboxRow = codec::decode_at(&key, &stored)?;
+        if waiting.sort_key == sort_key {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -70,7 +70,7 @@ impl OwnerStore for Embedded {
                     database.view().prefix(Table::Control, &tables::owners(), after.map(tables::owner).as_deref())
                 {
                     let (key, stored) = entry?;
-                    let owner: Owner = codec::decode(&stored)?;
+                    let owner: Owner = codec::decode_at(&key, &stored)?;
                     // Nobody has claimed it yet.
                     if owner.epoch.0 == 0 {
                         continue;

@@ -150,12 +150,12 @@ impl Removal {
         let after = Some(last.to_vec());
         for (key, stored) in rows {
             if table == Table::Idempotency {
-                let record: SendRecord = codec::decode(&stored)?;
+                let record: SendRecord = codec::decode_at(&key, &stored)?;
                 let entry = tables::idempotency_entry(&key, record.accepted_at);
                 transaction.delete(Table::Control, entry);
             }
             if table == Table::Marks && tables::is_early(&key) {
-                let waiting: EarlyRow = codec::decode(&stored)?;
+                let waiting: EarlyRow = codec::decode_at(&key, &stored)?;
                 transaction.delete(Table::Control, tables::early_entry(&key, waiting.received_at));
             }
             transaction.delete(table, key.to_vec());

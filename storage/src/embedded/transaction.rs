@@ -170,7 +170,7 @@ impl<'a> Transaction<'a> {
 
     /// A decoded row.
     pub(crate) fn row<R: Row>(&self, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.get(table, key)?.map(|stored| codec::decode(&stored)).transpose()
+        self.get(table, key)?.map(|stored| codec::decode_at(key, &stored)).transpose()
     }
 
     /// The first `limit` rows from `from` on and before `until`, in the order of their keys.

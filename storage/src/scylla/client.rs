@@ -39,7 +39,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -140,6 +140,9 @@ impl Client {
         if let Some((user, password)) = &options.login {
             builder = builder.user(user, &password.0);
         }
+        if let Some(tls) = &options.tls {
+            builder = builder.tls_context(Some(super::tls::config(tls)?));
+        }
         let session = builder.build().await.map_err(|error| explain(options, &error))?;
         Ok(Self {
             session,
@@ -195,16 +198,13 @@ impl Client {
     }
 
     async fn clock_difference(&self) -> Result<Duration, Box<dyn std::error::Error + Send + Sync>> {
-        let asked = std::time::SystemTime::now();
+        let asked = SystemTime::now();
         let start = Instant::now();
         let statement = "SELECT toUnixTimestamp(now()) FROM system.local";
         let answer = self.session.query_unpaged(statement, ()).await?.into_rows_result()?;
         let took = start.elapsed();
         let (millis,) = answer.first_row::<(i64,)>()?;
-        let theirs = std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis)?);
-        let ours = asked + took / 2;
-        let difference = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default();
-        Ok(difference.saturating_sub(took / 2))
+        Ok(difference(asked, took, UNIX_EPOCH + Duration::from_millis(u64::try_from(millis)?)))
     }
 
     /// A read; its rows.
@@ -309,6 +309,13 @@ impl Client {
     }
 }
 
+/// How far two clocks are apart at least, when the other one was read some time while the answer took so long.
+fn difference(asked: SystemTime, took: Duration, theirs: SystemTime) -> Duration {
+    let ours = asked + took / 2;
+    let apart = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default();
+    apart.saturating_sub(took / 2)
+}
+
 async fn again(name: &'static str, attempt: u32, error: &StoreError) {
     tracing::debug!(statement = name, attempt, %error, "a write is tried again");
     sleep(Duration::from_millis(rand::random_range(20..80)) * attempt).await;
@@ -390,6 +397,16 @@ mod tests {
 
     fn told(error: DbError) -> ExecutionError {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, String::new()))
+    }
+
+    #[test]
+    fn clocks_are_apart_by_what_the_way_there_and_back_does_not_explain() {
+        let (asked, took) = (UNIX_EPOCH + Duration::from_secs(1_000), Duration::from_millis(400));
+        for (millis, apart) in [(0, 0), (200, 0), (400, 0), (2_400, 2_000), (-1_500, 1_500)] {
+            let theirs =
+                (asked + Duration::from_secs(10)).checked_sub(Duration::from_millis((10_000_i64 - millis) as u64));
+            assert_eq!(difference(asked, took, theirs.unwrap()), Duration::from_millis(apart), "{millis}");
+        }
     }
 
     #[test]

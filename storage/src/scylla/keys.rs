@@ -25,8 +25,6 @@ const ROW: &str = "key material";
 const MAX_KEY_BYTES: usize = 16 * 1024;
 /// Largest value, and largest list of changes, in bytes.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes in one batch of a seal, about.
-const SEAL_BYTES: usize = 1024 * 1024;
 /// Keys that are asked for at once.
 const AT_ONCE: usize = 50;
 /// Rows of one page of a range.
@@ -55,7 +53,11 @@ impl KeyStore for Operations {
             found.extend(rows.into_iter().map(|((_, key), value)| (key, value)));
         }
         record("key_get_many", start);
-        keys.iter().map(|key| found.get(&stored_key(kind, key)).map(|stored| value(stored)).transpose()).collect()
+        let answer = keys.iter().map(|key| {
+            let key = stored_key(kind, key);
+            found.get(&key).map(|stored| value(session, &key, stored)).transpose()
+        });
+        answer.collect()
     }
 
     async fn scan(&self, session: SessionId, kind: KeyKind, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
@@ -113,47 +115,6 @@ impl Core {
         if newest == fence.epoch() { Ok(()) } else { Err(StoreError::Fenced { session, epoch: fence.epoch() }) }
     }
 
-    /// Loads a session's key material and seals it: every row is written again as this owner's, and what is older is
-    /// removed, so that no late write of an owner before, and no write of its that had reached one replica alone, can
-    /// change what was loaded.
-    pub(super) async fn seal_keys(&self, fence: &Fence) -> Result<usize, StoreError> {
-        let session = fence.session();
-        let partition = session.as_bytes().as_slice();
-        let (mut from, mut sealed) = (Vec::new(), 0);
-        loop {
-            let limit = i32::try_from(PAGE).expect("a small number");
-            let rows = self.slice(Stored::Keys, partition, &from, None, limit).await?;
-            let full = rows.len() == PAGE;
-            if let Some((last, _)) = rows.last() {
-                from = [last.as_slice(), &[0]].concat();
-            }
-            sealed += rows.len();
-            let stamp = Stamp::next(fence)?.value();
-            let put = &self.client.statements().of(Stored::Keys).put;
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            for (key, value) in rows {
-                bytes += key.len() + value.len();
-                let values = vec![blob(partition), CqlValue::Blob(key), CqlValue::Blob(value), CqlValue::BigInt(stamp)];
-                batch.push((put, values));
-                if bytes > SEAL_BYTES {
-                    self.client.batch("keys_seal", std::mem::take(&mut batch)).await?;
-                    bytes = 0;
-                }
-            }
-            if !full {
-                // Last of all: whoever is interrupted before has taken nothing away.
-                let erase = &self.client.statements().of(Stored::Keys).erase;
-                batch.push((erase, vec![CqlValue::BigInt(Stamp::first(fence).value()), blob(partition)]));
-            }
-            if !batch.is_empty() {
-                self.client.batch("keys_seal", batch).await?;
-            }
-            if !full {
-                return Ok(sealed);
-            }
-        }
-    }
-
     async fn write_keys(&self, fence: &Fence, changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let bytes: usize = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         if bytes > MAX_BYTES {
@@ -201,7 +162,8 @@ impl Core {
                 from = [last.as_slice(), &[0]].concat();
             }
             for (key, stored) in rows {
-                found.push((Bytes::copy_from_slice(key.get(1..).unwrap_or_default()), value(&stored)?));
+                let stored = value(session, &key, &stored)?;
+                found.push((Bytes::copy_from_slice(key.get(1..).unwrap_or_default()), stored));
             }
             if !full {
                 break;
@@ -216,6 +178,7 @@ fn stored_key(kind: KeyKind, key: &[u8]) -> Vec<u8> {
     [&[kind as u8], key].concat()
 }
 
-fn value(stored: &[u8]) -> Result<Bytes, StoreError> {
-    codec::strip(stored, ROW).map(Bytes::copy_from_slice)
+fn value(session: SessionId, key: &[u8], stored: &[u8]) -> Result<Bytes, StoreError> {
+    let value = codec::strip_at(&[session.as_bytes(), key].concat(), stored, ROW);
+    value.map(Bytes::copy_from_slice)
 }

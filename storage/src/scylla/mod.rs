@@ -16,6 +16,8 @@ mod backwards;
 mod claim;
 mod client;
 mod commit;
+#[cfg(test)]
+mod cost_tests;
 mod engine;
 mod keys;
 mod nodes;
@@ -27,17 +29,20 @@ mod range;
 mod remove;
 mod rows;
 mod schema;
+mod seal;
 mod stamp;
 mod statements;
+mod tls;
 mod windows;
 
 pub(crate) use operations::Operations;
-pub use options::{OpenError, Options, Password};
+pub use options::{OpenError, Options, Password, Tls};
 pub(crate) use rows::Rows;
 
 use crate::{
     Gate, Stores,
     embedded::{Embedded, engines::Handle},
+    encryption::EncryptedKeys,
     fence::always_open,
 };
 use std::sync::Arc;
@@ -60,7 +65,7 @@ pub async fn open_with_gate(options: &Options, gate: Arc<dyn Gate>) -> Result<St
         tokens: store.clone(),
         sessions: store.clone(),
         owners: own.clone(),
-        keys: own.clone(),
+        keys: EncryptedKeys::over(own.clone(), options.encryption.clone()),
         outbox: store.clone(),
         history: store.clone(),
         contacts: store.clone(),
@@ -70,6 +75,14 @@ pub async fn open_with_gate(options: &Options, gate: Arc<dyn Gate>) -> Result<St
         nodes: own.clone(),
         engine: own,
     })
+}
+
+/// The tables of what belongs to sessions, which are written with timestamps of owners alone; and whether what a new
+/// owner has loaded from it can change no more.
+#[cfg(feature = "conformance")]
+pub fn fenced_tables() -> Vec<(&'static str, bool)> {
+    let fenced = statements::Stored::ALL.into_iter().filter(|stored| stored.is_fenced());
+    fenced.map(|stored| (stored.name(), seal::sealed().any(|sealed| sealed == stored))).collect()
 }
 
 /// Makes the keyspace and its tables, or brings them to the form that this version needs; answers how many steps that

@@ -1,5 +1,6 @@
 //! What can be set, and what can go wrong at start.
 
+use crate::EncryptionKeys;
 use std::{fmt, time::Duration};
 
 /// How to reach the server and what to keep there.
@@ -13,6 +14,8 @@ pub struct Options {
     pub datacenter: Option<String>,
     /// The name and password to log in with.
     pub login: Option<(String, Password)>,
+    /// How connections are encrypted; none: they are not.
+    pub tls: Option<Tls>,
     /// How many copies a keyspace has that is made here. One that exists keeps what it has.
     pub replication_factor: u16,
     /// Whether tables are made or changed at start.
@@ -21,6 +24,8 @@ pub struct Options {
     pub concurrency: usize,
     /// How long a call may wait before its work begins; then it is refused as overload.
     pub deadline: Duration,
+    /// What key material is encrypted with.
+    pub encryption: EncryptionKeys,
 }
 
 impl Options {
@@ -31,10 +36,12 @@ impl Options {
             keyspace: keyspace.into(),
             datacenter: None,
             login: None,
+            tls: None,
             replication_factor: 3,
             migrate: false,
             concurrency: 512,
             deadline: Duration::from_secs(5),
+            encryption: EncryptionKeys::default(),
         }
     }
 }
@@ -46,6 +53,21 @@ pub struct Password(pub String);
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// TLS to the server's nodes. Each must have a certificate with its IP address, of one of these authorities.
+#[derive(Clone)]
+pub struct Tls {
+    /// Certificates of the authorities that are trusted, and no others: PEM.
+    pub authorities: Vec<u8>,
+    /// The certificate with its chain, and its private key, that this process shows: PEM each.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("with_identity", &self.identity.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -68,6 +90,9 @@ pub enum OpenError {
         /// What the server said.
         detail: String,
     },
+    /// What TLS is to work with is not usable.
+    #[error("TLS to the CQL server: {0}")]
+    Tls(String),
     /// The name can be no keyspace.
     #[error("`{0}` can be no keyspace: 1 to 48 lower case letters, digits and `_`, a letter first")]
     KeyspaceName(String),

@@ -114,7 +114,7 @@ impl Operations {
     /// Brings to an end what an owner that gave nothing up has begun, and makes what it left this owner's.
     async fn take_over(&self, fence: &Fence) -> Result<(), StoreError> {
         commit::replay(&self.0, fence.session()).await?;
-        self.0.seal_keys(fence).await.map(drop)
+        self.0.seal(fence).await
     }
 
     /// Whether the row was as seen and is now as wanted.

@@ -34,6 +34,10 @@ impl Operations {
     async fn remove_all(&self, fence: &Fence) -> Result<(), StoreError> {
         let core = &self.0;
         let id = fence.session();
+        // Asked for, since this takes away what nobody can bring back.
+        if core.owner(id).await?.is_some_and(|owner| owner.epoch != fence.epoch()) {
+            return Err(StoreError::Fenced { session: id, epoch: fence.epoch() });
+        }
         let session = id.as_bytes().as_slice();
         let windows = core.windows_of(session).await?;
         let of_history = windows.into_iter().map(|window| (Stored::History, place::window_partition(session, window)));
@@ -54,7 +58,7 @@ impl Operations {
         let (core, id) = (&self.0, fence.session());
         let row = session_place(id);
         if let Some(stored) = core.get(&row).await? {
-            let session: SessionRow = codec::decode(&stored)?;
+            let session: SessionRow = codec::decode_at(&row.key, &stored)?;
             let phone = session
                 .device
                 .as_ref()

@@ -70,6 +70,23 @@ impl Stored {
         Self::SessionRows,
     ];
 
+    /// Its name in the keyspace.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Sessions => "sessions",
+            Self::Keys => "keys",
+            Self::Outbox => "outbox",
+            Self::Journal => "journal",
+            Self::Idempotency => "idempotency",
+            Self::History => "history",
+            Self::HistoryById => "history_by_id",
+            Self::Windows => "windows",
+            Self::SessionRows => "session_rows",
+        }
+    }
+
     /// Whether its rows belong to sessions and are written with the timestamps of owners.
     pub(super) fn is_fenced(self) -> bool {
         !matches!(self, Self::Control | Self::Idempotency)
@@ -257,6 +274,7 @@ mod tests {
         for (number, table) in Stored::ALL.into_iter().enumerate() {
             assert_eq!(table as usize, number);
             let of = statements.of(table);
+            assert!(of.get.cql.contains(&format!(" k.{} ", table.name())), "{}", of.get.cql);
             for statement in [&of.put, &of.put_expiring, &of.delete, &of.erase] {
                 assert_eq!(statement.cql.contains("USING TIMESTAMP ?"), table.is_fenced(), "{}", statement.cql);
             }

@@ -1,11 +1,12 @@
 //! The CQL engine is what the traits promise, on a running server; and what can be wrong with a server.
 
-use super::support;
+use super::{cql_reads, support};
 use ::scylla::client::{session::Session, session_builder::SessionBuilder};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
-use rookery_cql_server::Access;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rookery_cql_server::{Access, Cluster};
 use rookery_protocol::{
     Incarnation, SessionId, Timestamp, UserId,
     api::{SessionStatus, StatusChange},
@@ -13,18 +14,21 @@ use rookery_protocol::{
 use rookery_storage::{
     EARLY_KEPT_SECS, Fence, Gate, KeyKind, KeyOp, SessionRow, StoreError, Stores,
     conformance::{Factory, run_all},
-    scylla::{self, OpenError, Options, Password},
+    scylla::{self, OpenError, Options, Password, Tls},
 };
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Random histories; each takes a connection or two.
 const CASES: u32 = 4;
 
-/// Tables that hold what belongs to sessions.
-const FENCED: [&str; 8] =
-    ["sessions", "keys", "outbox", "journal", "history", "history_by_id", "windows", "session_rows"];
+/// Tables of which nothing belongs to a session that is written under a fence: plain timestamps, or conditional statements.
+const OTHERS: [&str; 5] = ["control", "idempotency", "migrations", "nodes", "session_owner"];
 
-struct Cql(Options);
+pub(super) struct Cql(pub(super) Options);
 
 #[async_trait]
 impl Factory for Cql {
@@ -35,7 +39,7 @@ impl Factory for Cql {
 }
 
 /// The server that all tests share, and a keyspace of this test's own.
-fn options(test: &str) -> Result<Option<(Access, Options)>> {
+pub(super) fn options(test: &str) -> Result<Option<(Access, Options)>> {
     let Some(access) = tokio::task::block_in_place(rookery_cql_server::shared)? else { return Ok(None) };
     let options = with(&access, &format!("{test}_{}_{:08x}", std::process::id(), rand::random::<u32>()));
     Ok(Some((access, options)))
@@ -52,7 +56,7 @@ pub(super) fn with(access: &Access, keyspace: &str) -> Options {
     }
 }
 
-async fn raw(access: &Access) -> Result<Session> {
+pub(super) async fn raw(access: &Access) -> Result<Session> {
     let mut builder = SessionBuilder::new().known_nodes(&access.contact_points);
     if let Some((user, password)) = &access.login {
         builder = builder.user(user, password);
@@ -63,9 +67,11 @@ async fn raw(access: &Access) -> Result<Session> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cql_engine_conforms_and_writes_with_logical_timestamps() -> Result<()> {
     let Some((access, options)) = options("conformance")? else { return Ok(()) };
-    run_all(&Cql(options.clone()), support::seed(), CASES).await?;
+    let encrypted = Options { encryption: support::encryption_keys(&["a"])?, ..options.clone() };
+    run_all(&Cql(encrypted), support::seed(), CASES).await?;
     let session = raw(&access).await?;
-    for table in FENCED {
+    every_table_is_known(&session, &options.keyspace).await?;
+    for (table, _) in scylla::fenced_tables() {
         let statement = format!("SELECT WRITETIME(value) FROM {}.{table}", options.keyspace);
         let rows = session.query_unpaged(statement, ()).await?.into_rows_result()?;
         let mut found = 0;
@@ -78,6 +84,20 @@ async fn the_cql_engine_conforms_and_writes_with_logical_timestamps() -> Result<
         assert!(found > 0 || ["outbox", "journal"].contains(&table), "{table} was not written");
     }
     what_waits_goes_by_itself(&session, &options.keyspace).await
+}
+
+/// Every table of the keyspace is in the list of the fenced ones, or of those that need no fence.
+async fn every_table_is_known(session: &Session, keyspace: &str) -> Result<()> {
+    let statement = format!("SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{keyspace}'");
+    let rows = session.query_unpaged(statement, ()).await?.into_rows_result()?;
+    let mut found: Vec<String> =
+        rows.rows::<(String,)>()?.map(|row| row.map(|(name,)| name)).collect::<Result<_, _>>()?;
+    found.sort();
+    let fenced = scylla::fenced_tables();
+    let mut known: Vec<_> = fenced.iter().map(|(table, _)| *table).chain(OTHERS).collect();
+    known.sort_unstable();
+    assert_eq!(found, known);
+    Ok(())
 }
 
 /// Rows that wait for their message have an end, and nothing else of a session has.
@@ -180,55 +200,137 @@ pub(super) fn put(key: &str, value: &str) -> KeyOp {
     KeyOp::Put { kind: KeyKind::Session, key: Bytes::from(key.to_owned()), value: Bytes::from(value.to_owned()) }
 }
 
-/// An old owner in another process does not hear of the claim. Whatever it writes late, at whatever step, changes
-/// nothing that the new owner has loaded.
+/// Owner rows are read ten thousand at a time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_zombie_changes_nothing() -> Result<()> {
-    let Some((_, options)) = options("zombie")? else { return Ok(()) };
-    let (old_node, new_node) = (scylla::open(&options).await?, scylla::open(&options).await?);
-    let old = claimed(&old_node).await?;
-    let session = old.session();
-    old_node.keys.write(&old, vec![put("kept", "old"), put("changed", "old"), put("removed", "old")]).await?;
-    let row = old_node.sessions.get(session).await?.context("a session")?;
-
-    let new = claim(&new_node, session).await?;
-    let late = SessionRow { name: "late".to_owned(), ..row.clone() };
-    let zombie = |step: &'static str| {
-        let (stores, fence) = (old_node.clone(), old.clone());
-        async move {
-            let ops = vec![put("kept", step), put("changed", step), put("new", step), put("removed", step)];
-            stores.keys.write(&fence, ops).await?;
-            stores.keys.clear(&fence).await?;
-            stores.keys.write(&fence, vec![put("kept", step), put("new", step)]).await
+async fn a_scan_of_owners_is_cheap() -> Result<()> {
+    const ROWS: usize = 10_000;
+    let Some((access, options)) = options("owners")? else { return Ok(()) };
+    let stores = scylla::open(&options).await?;
+    let session = raw(&access).await?;
+    let insert = format!(
+        "INSERT INTO {}.session_owner (session, epoch, node, incarnation) VALUES (?, 7, 'node-1', 5)",
+        options.keyspace
+    );
+    let insert = session.prepare(insert).await?;
+    let ids: Vec<_> = (0..ROWS).map(|_| SessionId::generate()).collect();
+    stream::iter(&ids)
+        .map(|id| session.execute_unpaged(&insert, (uuid::Uuid::from_bytes(*id.as_bytes()),)))
+        .buffer_unordered(64)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    let start = Instant::now();
+    let all = stores.owners.scan(None, ROWS).await?;
+    let took = start.elapsed();
+    println!("{} owner rows took {took:?}", all.rows.len());
+    assert_eq!(all.rows.len(), ROWS);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let (mut found, mut after) = (HashSet::new(), None);
+    loop {
+        let page = stores.owners.scan(after, 999).await?;
+        found.extend(page.rows.into_iter().map(|(session, _)| session));
+        after = page.next;
+        if after.is_none() {
+            break;
         }
-    };
-    zombie("after the claim").await?;
-    let loaded = new_node.keys.scan(session, KeyKind::Session, b"").await?;
-    assert_eq!(keys(&loaded), [("changed", "old"), ("kept", "old"), ("removed", "old")], "as it was sealed");
-    new_node.keys.write(&new, vec![put("changed", "new")]).await?;
-    let removed = KeyOp::Delete { kind: KeyKind::Session, key: "removed".into() };
-    new_node.keys.write(&new, vec![removed]).await?;
-    new_node.sessions.update(&new, &SessionRow { name: "new".to_owned(), ..row.clone() }).await?;
-    zombie("after the first writes").await?;
-    let expected = [("changed", "new"), ("kept", "old")];
-    let loaded = new_node.keys.scan(session, KeyKind::Session, b"").await?;
-    assert_eq!(keys(&loaded), expected);
-    old_node.sessions.update(&old, &late).await?;
-    assert_eq!(new_node.sessions.get(session).await?.context("a session")?.name, "new");
-
-    // A planned handover needs no seal: there is no write whose outcome is not known.
-    new_node.owners.release(&new).await?;
-    let third = claim(&old_node, session).await?;
-    zombie("after the next handover").await.expect_err("the process knows the newer epoch by now");
-    let loaded = old_node.keys.scan(session, KeyKind::Session, b"").await?;
-    assert_eq!(keys(&loaded), expected);
-    assert_eq!(third.epoch().0, 3);
-    let refused = new_node.keys.write(&old, vec![put("kept", "refused")]).await;
-    assert!(matches!(refused, Err(StoreError::Fenced { .. })), "{refused:?}");
+    }
+    assert_eq!(found, ids.into_iter().collect::<HashSet<_>>());
     Ok(())
 }
 
-fn keys(rows: &[(Bytes, Bytes)]) -> Vec<(&str, &str)> {
-    let text = |bytes| std::str::from_utf8(bytes).unwrap_or("no text");
-    rows.iter().map(|(key, value)| (text(key), text(value))).collect()
+/// What is too large for the server is refused, and nothing of it is written; the largest that is not is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_over_the_limit_is_refused() -> Result<()> {
+    let Some((_, options)) = options("limits")? else { return Ok(()) };
+    let stores = scylla::open(&options).await?;
+    let fence = claimed(&stores).await?;
+    let big = |bytes: usize| KeyOp::Put { kind: KeyKind::Session, key: "big".into(), value: vec![7; bytes].into() };
+    let refused = stores.keys.write(&fence, vec![put("small", "v"), big(9 << 20)]).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert!(stores.keys.scan(fence.session(), KeyKind::Session, b"").await?.is_empty());
+    let row = stores.sessions.get(fence.session()).await?.context("a session")?;
+    let refused = stores.sessions.update(&fence, &SessionRow { name: "n".repeat(9 << 20), ..row.clone() }).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert_eq!(stores.sessions.get(fence.session()).await?, Some(row));
+    stores.keys.write(&fence, vec![big(1 << 20)]).await?;
+    let stored = stores.keys.get(fence.session(), KeyKind::Session, b"big").await?;
+    assert_eq!(stored.map(|value| value.len()), Some(1 << 20));
+    Ok(())
+}
+
+/// A row of a format that is not known stops whoever reads it, and is named by its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_format_is_refused_with_the_rows_key() -> Result<()> {
+    let Some((access, options)) = options("formats")? else { return Ok(()) };
+    let stores = scylla::open(&options).await?;
+    let fence = claimed(&stores).await?;
+    stores.keys.write(&fence, vec![put("peer", "state")]).await?;
+    let raw = raw(&access).await?;
+    let stamp = fence.next_timestamp()?.cast_signed();
+    let update = format!(
+        "UPDATE {}.keys USING TIMESTAMP {stamp} SET value = 0x63 WHERE partition = ? AND key = ?",
+        options.keyspace
+    );
+    let key = [&[KeyKind::Session as u8], &b"peer"[..]].concat();
+    raw.query_unpaged(update, (fence.session().as_bytes().to_vec(), key)).await?;
+    let error = stores.keys.get(fence.session(), KeyKind::Session, b"peer").await.err().context("format 99")?;
+    let hex = cql_reads::hex(fence.session().as_bytes());
+    let said = error.to_string();
+    assert!(said.contains("format 99") && said.contains(&format!("{hex}0370656572")), "{said}");
+    Ok(())
+}
+
+/// A server that takes connections and says nothing, or ends them, is one that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_away_at_the_start_is_named_in_time() -> Result<()> {
+    for silent in [true, false] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let server = tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                if silent {
+                    kept.push(connection);
+                }
+            }
+        });
+        let start = Instant::now();
+        let error = scylla::open(&Options::new(vec![address.clone()], "rookery")).await.err().context("no server")?;
+        server.abort();
+        assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
+        let said = error.to_string();
+        assert!(said.contains(&address) && !said.contains('\n'), "{said}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+    Ok(())
+}
+
+/// A server that asks for TLS and a certificate lets in who has both, and nobody is let in by a server of another
+/// authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_encrypted_and_both_sides_are_known() -> Result<()> {
+    let Some(server) = tokio::task::block_in_place(Cluster::start_guarded)? else { return Ok(()) };
+    let access = server.access();
+    let known = access.tls.clone().context("certificates")?;
+    let identity = Some((known.certificate.clone().into_bytes(), known.key.clone().into_bytes()));
+    let tls = Tls { authorities: known.authority.clone().into_bytes(), identity };
+    let options = Options { tls: Some(tls.clone()), ..with(&access, "guarded") };
+    let stores = scylla::open(&options).await?;
+    let fence = claimed(&stores).await?;
+    stores.keys.write(&fence, vec![put("peer", "state")]).await?;
+    stores.engine.probe().await?;
+    stores.engine.close().await?;
+
+    // The client's own certificate is of the right authority, but is no authority.
+    let stranger = Tls { authorities: known.certificate.into_bytes(), ..tls.clone() };
+    let nobody = Tls { identity: None, ..tls.clone() };
+    for (why, tls) in [("another authority", Some(stranger)), ("no certificate", Some(nobody)), ("no TLS", None)] {
+        let error = scylla::open(&Options { tls, ..options.clone() }).await.err().context(why)?;
+        assert!(matches!(error, OpenError::Unreachable { .. }), "{why}: {error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+    let (user, _) = options.login.clone().context("a login")?;
+    let wrong = Options { login: Some((user, Password("secret-guess".to_owned()))), ..options.clone() };
+    let error = scylla::open(&wrong).await.err().context("the password is wrong")?;
+    assert!(matches!(error, OpenError::Login { .. }), "{error}");
+    Ok(())
 }

@@ -1,10 +1,15 @@
 //! Faults of a database of three nodes under load: what was acknowledged is read back, and what is not possible is
 //! refused in time.
 
-use super::cql;
+use super::{
+    cql::{self, Cql},
+    cql_fence::{self, Raw},
+    support,
+};
+use ::scylla::{client::session_builder::SessionBuilder, statement::Consistency};
 use anyhow::{Context, Result};
 use rookery_cql_server::Cluster;
-use rookery_storage::{Fence, KeyKind, Stores, scylla};
+use rookery_storage::{Fence, KeyKind, Stores, conformance::run_all, scylla};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -161,5 +166,92 @@ async fn what_is_acknowledged_survives_the_nodes_of_the_database() -> Result<()>
     stores.keys.write(&fence, vec![cql::put("count", "0")]).await?;
     let epoch = stores.owners.read(some.session()).await?.context("an owner")?.epoch;
     assert_eq!(epoch, fence.epoch());
-    read_back(&stores, &last.into_iter().filter(|(_, (of, _))| of.session() != some.session()).collect()).await
+    read_back(&stores, &last.into_iter().filter(|(_, (of, _))| of.session() != some.session()).collect()).await?;
+    stores.engine.close().await?;
+    run_all(&Cql(cql::with(&cluster.access(), "three_copies")), support::seed(), 1)
+        .await
+        .context("with three copies")?;
+    what_reached_one_node_alone_changes_nothing(&mut cluster).await
+}
+
+/// An old owner's writes had failed and reached one node alone. One session is taken over while that node is away,
+/// another one when it is back: whatever was loaded then stays what it is, for this owner and for the next.
+async fn what_reached_one_node_alone_changes_nothing(cluster: &mut Cluster) -> Result<()> {
+    let options = cql::with(&cluster.access(), "one_node");
+    let (old_node, new_node) = (scylla::open(&options).await?, scylla::open(&options).await?);
+    let raw = Raw { session: cql::raw(&cluster.access()).await?, keyspace: options.keyspace.clone() };
+    let mut owners = Vec::new();
+    for _ in 0..2 {
+        let owner = cql::claimed(&old_node).await?;
+        cql_fence::fill(&old_node, &owner, 1).await?;
+        cql_fence::fill(&old_node, &owner, 2).await?;
+        owners.push((owner.clone(), raw.everything(owner.session()).await?));
+    }
+
+    cluster.kill(1)?;
+    cluster.kill(2)?;
+    let alone = SessionBuilder::new().known_node(&cluster.access().contact_points[0]).build().await?;
+    for (owner, seen) in &owners {
+        let stamp = (owner.epoch().0 << 30 | 1 << 29).cast_signed();
+        for (table, rows) in seen {
+            for ((partition, key), (value, _)) in rows {
+                // A journal that cannot be read would end the takeover.
+                let other = if *table == "journal" { value.clone() } else { [value, &b"failed"[..]].concat() };
+                let failed = [(key.clone(), other), ([key, &b"failed"[..]].concat(), value.clone())];
+                for (key, value) in failed {
+                    let mut statement = ::scylla::statement::Statement::new(format!(
+                        "INSERT INTO {}.{table} (partition, key, value) VALUES (?, ?, ?) USING TIMESTAMP {stamp}",
+                        options.keyspace
+                    ));
+                    statement.set_consistency(Consistency::One);
+                    alone.query_unpaged(statement, (partition, key, value)).await?;
+                }
+            }
+        }
+    }
+    drop(alone);
+    tokio::task::block_in_place(|| cluster.restart(1).and_then(|()| cluster.restart(2)))?;
+    cluster.kill(0)?;
+
+    let mut loaded = Vec::new();
+    for (number, (owner, _)) in owners.iter().enumerate() {
+        if number == 1 {
+            tokio::task::block_in_place(|| cluster.restart(0))?;
+        }
+        let new = again(async || cql::claim(&new_node, owner.session()).await).await?;
+        again(async || cql_fence::fill(&new_node, &new, 3).await).await?;
+        let rows = again(async || raw.everything(owner.session()).await).await?;
+        loaded.push((new, rows));
+    }
+    // From now on the node that had them is asked every time.
+    cluster.kill(2)?;
+    for (new, before) in &loaded {
+        for _ in 0..3 {
+            let now = again(async || raw.everything(new.session()).await).await?;
+            cql_fence::compare(before, &now, new, "after the node's return");
+        }
+        let next = again(async || cql::claim(&old_node, new.session()).await).await?;
+        let now = again(async || raw.everything(new.session()).await).await?;
+        for table in ["keys", "sessions"] {
+            let values =
+                |of: &cql_fence::Everything| of[table].values().map(|(value, _)| value.clone()).collect::<Vec<_>>();
+            assert_eq!(values(&now), values(before), "the next owner has another {table}");
+        }
+        anyhow::ensure!(next.epoch() > new.epoch());
+    }
+    Ok(())
+}
+
+/// Tries until the database has found itself again.
+async fn again<T>(what: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match what().await {
+            Err(error) if start.elapsed() < RECOVERY => {
+                println!("not yet: {error}");
+                sleep(Duration::from_millis(200)).await;
+            }
+            done => return done,
+        }
+    }
 }

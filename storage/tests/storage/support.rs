@@ -1,7 +1,7 @@
 //! What several tests need.
 
 use rookery_storage::{
-    Stores,
+    ENCRYPTION_KEY_BYTES, EncryptionKeys, EncryptionKeysError, Stores,
     embedded::{self, OpenError, Options},
 };
 use std::path::Path;
@@ -16,4 +16,10 @@ pub(super) fn seed() -> u64 {
 /// Opens the embedded engine in this directory.
 pub(super) async fn open(dir: &Path) -> Result<Stores, OpenError> {
     embedded::open(Options::new(dir)).await
+}
+
+/// Keys with these ids to encrypt with.
+pub(super) fn encryption_keys(ids: &[&str]) -> Result<EncryptionKeys, EncryptionKeysError> {
+    let key = |id: &&str| ((*id).to_owned(), [id.as_bytes()[0]; ENCRYPTION_KEY_BYTES]);
+    EncryptionKeys::new(ids.iter().map(key).collect())
 }

@@ -1,5 +1,6 @@
 //! One node of Apache Cassandra as a process: its files, its arguments, its start.
 
+use crate::tls;
 use anyhow::{Context, Result, bail};
 use std::{
     fs::{self, File},
@@ -29,6 +30,8 @@ pub(crate) struct Settings<'a> {
     pub all: &'a [Ipv4Addr],
     /// Whether clients must log in, as `cassandra` with the password `cassandra`.
     pub login: bool,
+    /// The folder with the files of TLS, which clients must use then.
+    pub tls: Option<&'a Path>,
 }
 
 /// Whether this machine has what it takes; says what is missing.
@@ -140,12 +143,13 @@ pub(crate) fn wait(settings: &Settings<'_>, child: &mut Child) -> Result<()> {
 }
 
 fn yaml(settings: &Settings<'_>) -> String {
-    let Settings { address, all, login, .. } = settings;
+    let Settings { address, all, login, tls, .. } = settings;
     let seeds: Vec<_> = all.iter().map(ToString::to_string).collect();
     let (seeds, place) = (seeds.join(","), all.iter().position(|other| other == address).unwrap_or(0));
     // Evenly around the ring, so that nodes may start side by side and every node has the same share.
     let token = i128::from(i64::MIN) + (1 << 64) / all.len() as i128 * place as i128;
     let authenticator = if *login { "PasswordAuthenticator" } else { "AllowAllAuthenticator" };
+    let encryption = tls.map(client_encryption).unwrap_or_default();
     format!(
         "cluster_name: test\n\
          num_tokens: 1\n\
@@ -161,11 +165,28 @@ fn yaml(settings: &Settings<'_>) -> String {
          native_transport_port: {CLIENT_PORT}\n\
          start_native_transport: true\n\
          auto_snapshot: false\n\
+         hinted_handoff_enabled: false\n\
          authenticator: {authenticator}\n\
+         {encryption}\
          seed_provider:\n\
          \x20 - class_name: org.apache.cassandra.locator.SimpleSeedProvider\n\
          \x20   parameters:\n\
          \x20     - seeds: \"{seeds}\"\n"
+    )
+}
+
+fn client_encryption(dir: &Path) -> String {
+    format!(
+        "client_encryption_options:\n\
+         \x20 enabled: true\n\
+         \x20 optional: false\n\
+         \x20 require_client_auth: true\n\
+         \x20 ssl_context_factory:\n\
+         \x20   class_name: org.apache.cassandra.security.PEMBasedSslContextFactory\n\
+         \x20 keystore: {node}\n\
+         \x20 truststore: {authority}\n",
+        node = dir.join(tls::NODE).display(),
+        authority = dir.join(tls::AUTHORITY).display()
     )
 }
 
@@ -238,7 +259,9 @@ mod tests {
         let all = [1, 2, 3].map(|last| Ipv4Addr::new(127, 1, 1, last));
         let tokens: Vec<i64> = all
             .iter()
-            .map(|address| yaml(&Settings { dir: PathBuf::new(), address: *address, all: &all, login: false }))
+            .map(|address| {
+                yaml(&Settings { dir: PathBuf::new(), address: *address, all: &all, login: false, tls: None })
+            })
             .map(|text| text.split("initial_token: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap())
             .collect();
         assert_eq!(tokens[0], i64::MIN);

@@ -4,6 +4,7 @@ use crate::{
     Access,
     cassandra::{self, CLIENT_PORT, STORAGE_PORT, Settings},
     registration::{Registration, watch},
+    tls::Certificates,
     unavailable,
 };
 use anyhow::{Context, Result};
@@ -18,6 +19,13 @@ use std::{
 /// How long the nodes outlive the process that started them, in seconds.
 const PATIENCE_SECS: u32 = 2;
 
+/// What a server asks of its clients.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Asks {
+    pub(crate) login: bool,
+    pub(crate) tls: bool,
+}
+
 /// Nodes of Apache Cassandra, with as many copies of the data as a test wants. They end when this is dropped.
 pub struct Cluster {
     dir: PathBuf,
@@ -25,6 +33,7 @@ pub struct Cluster {
     nodes: Vec<Child>,
     libraries: PathBuf,
     login: bool,
+    tls: Option<Certificates>,
     registration: Option<Registration>,
 }
 
@@ -35,18 +44,29 @@ impl Cluster {
             return unavailable(&missing).map(|()| None);
         }
         let dir = tempfile::Builder::new().prefix("rookery-cql-").tempdir()?.keep();
-        let cluster = Self::start_in(&dir, nodes, false, PATIENCE_SECS)?;
+        let cluster = Self::start_in(&dir, nodes, Asks::default(), PATIENCE_SECS)?;
         Ok(Some(cluster))
     }
 
+    /// Starts one node that lets nobody in without TLS, a certificate of the client's and a password.
+    pub fn start_guarded() -> Result<Option<Self>> {
+        if let Some(missing) = cassandra::missing() {
+            return unavailable(&missing).map(|()| None);
+        }
+        let dir = tempfile::Builder::new().prefix("rookery-cql-").tempdir()?.keep();
+        Self::start_in(&dir, 1, Asks { login: true, tls: true }, PATIENCE_SECS).map(Some)
+    }
+
     /// Starts nodes that keep everything in this folder.
-    pub(crate) fn start_in(dir: &Path, nodes: usize, login: bool, patience_secs: u32) -> Result<Self> {
+    pub(crate) fn start_in(dir: &Path, nodes: usize, asks: Asks, patience_secs: u32) -> Result<Self> {
         let libraries = cassandra::libraries()?;
         watch(dir, patience_secs)?;
         let registration = Some(Registration::enter(dir)?);
         let addresses = free_addresses(nodes)?;
         let (dir, nodes) = (dir.to_owned(), Vec::new());
-        let mut cluster = Self { dir, addresses, nodes, libraries, login, registration };
+        let tls = asks.tls.then(|| Certificates::make(&addresses, &dir)).transpose()?;
+        let login = asks.login;
+        let mut cluster = Self { dir, addresses, nodes, libraries, login, tls, registration };
         for node in 0..cluster.addresses.len() {
             let child = cassandra::start(&cluster.settings(node), &cluster.libraries)?;
             cluster.nodes.push(child);
@@ -62,6 +82,7 @@ impl Cluster {
         Access {
             contact_points: self.addresses.iter().map(|address| format!("{address}:{CLIENT_PORT}")).collect(),
             login: self.login.then(|| ("cassandra".to_owned(), "cassandra".to_owned())),
+            tls: self.tls.clone(),
             nodes: self.addresses.len(),
         }
     }
@@ -102,13 +123,15 @@ impl Cluster {
 
     fn wait(&mut self, node: usize) -> Result<()> {
         let (dir, all) = (self.dir.join("nodes").join(node.to_string()), self.addresses.clone());
-        let settings = Settings { dir, address: all[node], all: &all, login: self.login };
+        let tls = self.tls.as_ref().map(|_| self.dir.as_path());
+        let settings = Settings { dir, address: all[node], all: &all, login: self.login, tls };
         cassandra::wait(&settings, &mut self.nodes[node])
     }
 
     fn settings(&self, node: usize) -> Settings<'_> {
         let dir = self.dir.join("nodes").join(node.to_string());
-        Settings { dir, address: self.addresses[node], all: &self.addresses, login: self.login }
+        let tls = self.tls.as_ref().map(|_| self.dir.as_path());
+        Settings { dir, address: self.addresses[node], all: &self.addresses, login: self.login, tls }
     }
 }
 

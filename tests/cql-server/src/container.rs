@@ -40,7 +40,7 @@ pub(crate) fn start(daemon: &str, dir: &Path) -> Result<Access> {
         crate::wait_a_while(Duration::from_millis(500));
     }
     TcpStream::connect(address).context("connect to the container")?;
-    Ok(Access { contact_points: vec![address.to_string()], login: None, nodes: 1 })
+    Ok(Access { contact_points: vec![address.to_string()], login: None, tls: None, nodes: 1 })
 }
 
 fn run(daemon: &str, arguments: &[&str]) -> Result<String> {

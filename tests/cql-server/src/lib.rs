@@ -16,9 +16,11 @@ mod cluster;
 mod container;
 mod registration;
 mod shared;
+mod tls;
 
 pub use cluster::Cluster;
 pub use shared::shared;
+pub use tls::Certificates;
 
 use anyhow::{Result, bail};
 use std::{io::Write as _, time::Duration};
@@ -30,6 +32,8 @@ pub struct Access {
     pub contact_points: Vec<String>,
     /// The name and the password to log in with, if it asks for them. The user may do everything.
     pub login: Option<(String, String)>,
+    /// What TLS is made with, if it is asked for: of both sides.
+    pub tls: Option<Certificates>,
     /// How many copies of the data there can be.
     pub nodes: usize,
 }

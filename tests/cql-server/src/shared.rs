@@ -4,7 +4,7 @@
 
 use crate::{
     Access, cassandra,
-    cluster::Cluster,
+    cluster::{Asks, Cluster},
     container,
     registration::{Registration, watch},
     unavailable,
@@ -79,7 +79,7 @@ fn start(home: &Path, note: &Path) -> Result<Option<(Access, Registration)>> {
         return unavailable(&missing).map(|()| None);
     }
     let dir = folder(home)?;
-    let cluster = Cluster::start_in(&dir, 1, true, PATIENCE_SECS)?;
+    let cluster = Cluster::start_in(&dir, 1, Asks { login: true, tls: false }, PATIENCE_SECS)?;
     let access = cluster.access();
     let registration = cluster.share().context("a registration")?;
     write_down(note, &dir, &access)?;
@@ -109,7 +109,7 @@ fn parse(text: &str) -> Option<Access> {
     };
     let contact_points: Option<Vec<_>> = points.split(',').map(|text| point(text.trim())).collect();
     let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
-    Some(Access { contact_points: contact_points?, login, nodes: 1 })
+    Some(Access { contact_points: contact_points?, login, tls: None, nodes: 1 })
 }
 
 #[cfg(test)]
