@@ -113,8 +113,9 @@ impl Router {
         let handler = self.handler.clone();
         shared.handlers.spawn(async move {
             let reply = handler.handle(inbound).await;
-            answer.send(&reply);
+            // Before the reply: with it the peer may send its next call at once.
             drop((of_peer, of_node));
+            answer.send(&reply);
         });
     }
 }

@@ -256,6 +256,11 @@ impl Node {
         self.log.lock().unwrap().iter().any(|line| parts.iter().all(|part| line.contains(part)))
     }
 
+    /// A line of the log with this in it.
+    pub(crate) fn find_logged(&self, part: &str) -> Option<String> {
+        self.log.lock().unwrap().iter().find(|line| line.contains(part)).cloned()
+    }
+
     /// How many lines of the log have this in them.
     pub(crate) fn count_logged(&self, part: &str) -> usize {
         self.log.lock().unwrap().iter().filter(|line| line.contains(part)).count()

@@ -173,3 +173,26 @@ async fn a_peer_that_connects_again_replaces_its_link() {
     a.linked("b").await;
     assert!(matches!(a.call("b", "/echo").await, Answer::Http { .. }));
 }
+
+#[tokio::test]
+async fn nobody_gets_in_by_the_listener_that_cannot_be_switched_off() {
+    let dir = pki::cluster("c", &["a", "b"]);
+    let dir = dir.path();
+    let [mut a, mut b] = start([setup("a", 1, Some(dir)), setup("b", 2, Some(dir))]).await;
+    a.linked("b").await;
+    b.linked("a").await;
+    // Its port stands in what is logged about the end of a link to it.
+    a.order(&Order::Members(vec![a.member()])).await;
+    a.wait_log(&["Node session", "b~2@b~2"]).await;
+    let line = a.find_logged("b~2@b~2").unwrap();
+    let port = line.split("connection_string: \"b~2:").nth(1).unwrap().split('"').next().unwrap();
+    let parked = format!("127.0.0.1:{port}");
+    assert_ne!(parked, b.address);
+
+    let mut without = TcpStream::connect(&parked).await.unwrap();
+    without.write_all(&[0; 100]).await.unwrap();
+    ended(&mut without).await;
+    let mut with = pki::connect(&parked, dir, Some((dir, "a"))).await.unwrap();
+    ended(&mut with).await;
+    b.wait_log(&["link refused", "did not come by the links' own port"]).await;
+}
