@@ -79,7 +79,10 @@ async fn only_so_many_calls_are_under_way_and_the_rest_is_refused_at_once() {
     a.linked("b").await;
     let mut under_way = vec![];
     for _ in 0..4 {
-        under_way.push(a.begin("b", "/sleep/3000", 500).await);
+        under_way.push(a.begin("b", "/sleep/4000", 1500).await);
+    }
+    while a.peers().await[0].calls < 4 {
+        sleep(Duration::from_millis(10)).await;
     }
     let more = a.begin("b", "/echo", 20_000).await;
     assert_eq!(a.answer(more).await, Answer::NotSent("Busy".into()));
@@ -93,5 +96,26 @@ async fn only_so_many_calls_are_under_way_and_the_rest_is_refused_at_once() {
     while !matches!(a.call("b", "/echo").await, Answer::Http { .. }) {
         assert!(Instant::now() < deadline, "places are not given back");
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn large_calls_are_bounded_in_bytes_and_leave_room_for_small_ones() {
+    let [mut a, _b] = start([setup("a", 1, None), setup("b", 2, None)]).await;
+    a.linked("b").await;
+    let large = (4 << 20) - 1024;
+    let mut under_way = vec![];
+    for _ in 0..16 {
+        under_way.push(a.begin_with("b", What::Path("/sleep/5000".into()), large, 25_000).await);
+    }
+    while a.peers().await[0].calls < 16 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let more = a.begin_with("b", What::Path("/echo".into()), large, 25_000).await;
+    assert_eq!(a.answer(more).await, Answer::NotSent("Busy".into()));
+    assert!(matches!(a.call("b", "/echo").await, Answer::Http { .. }));
+    assert!(under_way.iter().all(|call| !a.answered(*call)), "neither has waited for the large ones");
+    for call in under_way {
+        assert!(matches!(a.answer(call).await, Answer::Http { body_bytes, .. } if body_bytes == large));
     }
 }
