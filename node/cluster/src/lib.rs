@@ -6,11 +6,13 @@
 pub mod certs;
 pub mod claim;
 pub mod clock;
+pub mod handover;
 pub mod join;
 pub mod lease;
 pub mod link;
 pub mod membership;
 pub mod placement;
+pub mod rebalance;
 pub mod ring;
 pub mod timings;
 mod view;
