@@ -201,7 +201,8 @@ pub(super) fn expect(
             (Table::Peers, tables::chat(session, &message.chat)),
         ]
     };
-    transaction.expect(|| messages.iter().flat_map(of_message).chain(others).collect())
+    let state = std::iter::once_with(|| (Table::Words, tables::index_state(session)));
+    transaction.expect(|| messages.iter().flat_map(of_message).chain(state).chain(others).collect())
 }
 
 /// Writes a message and what it changes of its chat, or takes in the same one again; answers its sort key. What came

@@ -29,19 +29,24 @@ impl OutboxStore for Embedded {
                 transaction.check(&fence)?;
                 let session = fence.session();
                 let Accepted { mut outbox, history, idempotency } = accepted;
-                let record = idempotency.iter().map(|(key, _)| (Table::Idempotency, tables::idempotency(session, key)));
+                // Records are found by their time only where that is how they go.
+                let by_time = transaction.sweeps();
+                let swept = idempotency.iter().filter(|_| by_time);
+                let record = swept.map(|(key, _)| (Table::Idempotency, tables::idempotency(session, key)));
                 let waiting = std::iter::once_with(|| (Table::Outbox, tables::outbox(session, outbox.seq)));
                 expect(transaction, session, std::slice::from_ref(&history), waiting.chain(record))?;
                 // A message that is there already keeps its place, and all must name the same place.
                 let place = upsert(transaction, session, HistoryRow { sent_at: None, ..history }, true)?;
                 if let Some((key, record)) = idempotency {
                     let row = tables::idempotency(session, &key);
-                    if let Some(old) = transaction.row::<SendRecord>(Table::Idempotency, &row)? {
-                        let entry = tables::idempotency_at(old.accepted_at, session, &key);
-                        transaction.delete(Table::Control, entry);
+                    if by_time {
+                        if let Some(old) = transaction.row::<SendRecord>(Table::Idempotency, &row)? {
+                            let entry = tables::idempotency_at(old.accepted_at, session, &key);
+                            transaction.delete(Table::Control, entry);
+                        }
+                        let entry = tables::idempotency_at(record.accepted_at, session, &key);
+                        transaction.put_entry(Table::Control, entry)?;
                     }
-                    let entry = tables::idempotency_at(record.accepted_at, session, &key);
-                    transaction.put_entry(Table::Control, entry)?;
                     transaction.put_row(Table::Idempotency, row, &SendRecord { sort_key: place, ..record })?;
                 }
                 outbox.sort_key = place;

@@ -135,6 +135,11 @@ impl<'a> Transaction<'a> {
         self.writer
     }
 
+    /// Whether what has its time is swept, and does not go by itself.
+    pub(crate) fn sweeps(&self) -> bool {
+        matches!(self.database, Database::Disk(_))
+    }
+
     /// These rows will be read one by one, as in [`Database::expect`].
     pub(crate) fn expect(&self, wanted: impl FnOnce() -> Vec<(Table, Vec<u8>)>) -> Result<(), StoreError> {
         self.database.expect(wanted)

@@ -10,8 +10,8 @@ use crate::{
 use rookery_protocol::{Epoch, Incarnation, Jid, Timestamp, UserId, api::MessageType};
 
 /// The statements that one message each way may take, whatever they are.
-const MOST_OF_A_SEND: u64 = 16;
-const MOST_OF_A_MESSAGE: u64 = 9;
+const MOST_OF_A_SEND: u64 = 14;
+const MOST_OF_A_MESSAGE: u64 = 8;
 
 struct Bench {
     operations: Operations,

@@ -18,7 +18,7 @@ use rookery_storage::{
 };
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -332,5 +332,51 @@ async fn connections_are_encrypted_and_both_sides_are_known() -> Result<()> {
     let wrong = Options { login: Some((user, Password("secret-guess".to_owned()))), ..options.clone() };
     let error = scylla::open(&wrong).await.err().context("the password is wrong")?;
     assert!(matches!(error, OpenError::Login { .. }), "{error}");
+    Ok(())
+}
+
+/// What is warned of on this thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            said.push(format!("{field}={value:?}"));
+        });
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// One copy of the data is enough for a test, and is warned of.
+#[tokio::test]
+async fn a_keyspace_with_one_copy_is_warned_of() -> Result<()> {
+    let shared = tokio::task::spawn_blocking(rookery_cql_server::shared).await??;
+    let Some(access) = shared else { return Ok(()) };
+    let keyspace = format!("one_copy_{:016x}", rand::random::<u64>());
+    let options = Options { replication_factor: 1, ..with(&access, &keyspace) };
+    let warnings = Warnings::default();
+    let heard = tracing::subscriber::set_default(warnings.clone());
+    scylla::open(&options).await?;
+    drop(heard);
+    let said = warnings.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+    assert!(said.contains("one copy") && said.contains(&keyspace), "{said}");
+    assert!(!said.contains("clock"), "one clock is not apart from itself: {said}");
     Ok(())
 }

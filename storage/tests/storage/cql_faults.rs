@@ -168,10 +168,15 @@ async fn what_is_acknowledged_survives_the_nodes_of_the_database() -> Result<()>
     assert_eq!(epoch, fence.epoch());
     read_back(&stores, &last.into_iter().filter(|(_, (of, _))| of.session() != some.session()).collect()).await?;
     stores.engine.close().await?;
+    let start = Instant::now();
     run_all(&Cql(cql::with(&cluster.access(), "three_copies")), support::seed(), 1)
         .await
         .context("with three copies")?;
-    what_reached_one_node_alone_changes_nothing(&mut cluster).await
+    println!("conformance with three copies took {:?}", start.elapsed());
+    let start = Instant::now();
+    what_reached_one_node_alone_changes_nothing(&mut cluster).await?;
+    println!("what reached one node took {:?}", start.elapsed());
+    Ok(())
 }
 
 /// An old owner's writes had failed and reached one node alone. One session is taken over while that node is away,
@@ -197,7 +202,13 @@ async fn what_reached_one_node_alone_changes_nothing(cluster: &mut Cluster) -> R
             for ((partition, key), (value, _)) in rows {
                 // A journal that cannot be read would end the takeover.
                 let other = if *table == "journal" { value.clone() } else { [value, &b"failed"[..]].concat() };
-                let failed = [(key.clone(), other), ([key, &b"failed"[..]].concat(), value.clone())];
+                let new = ([key, &b"failed"[..]].concat(), value.clone());
+                let failed = match (*table, partition.first()) {
+                    // Of the rows that say that there is a session one has content, which no owner adds another to.
+                    ("sessions", Some(&0x20)) => vec![(key.clone(), other)],
+                    ("sessions", _) => Vec::new(),
+                    _ => vec![(key.clone(), other), new],
+                };
                 for (key, value) in failed {
                     let mut statement = ::scylla::statement::Statement::new(format!(
                         "INSERT INTO {}.{table} (partition, key, value) VALUES (?, ?, ?) USING TIMESTAMP {stamp}",

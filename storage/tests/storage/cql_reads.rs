@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Messages of each direction: a day of a busy session, but for the time that it takes.
-const MESSAGES: u64 = 250;
+const MESSAGES: u64 = 120;
 
 /// Accepts, resolves and receives, as a day does.
 async fn a_day(stores: &Stores, fence: &Fence) -> Result<()> {
