@@ -33,13 +33,14 @@ impl Default for HandoverLimits {
 /// What happens to a session that is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandoverEvent {
-    /// This many sends are under way; reported at the start and whenever it falls.
+    /// This many sends are under way, a login counted as one; reported at the start and whenever it falls. A login
+    /// that the server sees after the new owner's would take the connection away from it.
     Sending(usize),
     /// All is written, or something could not be.
     Flushed(bool),
-    /// The socket is closed and nothing more is written. `settled`: the outcome of every write is known.
+    /// The socket is closed, nothing connects again, and nothing more is written.
     Closed {
-        /// Whether no write is in doubt.
+        /// Whether no write is in doubt, and no login is still on its way to the server.
         settled: bool,
     },
     /// The row is given up, or had been taken by somebody else.
@@ -59,7 +60,8 @@ pub enum HandoverEffect {
     AnswerMoved(NodeId),
     /// Write all that is not yet written, then report [`HandoverEvent::Flushed`].
     Flush,
-    /// Close the socket, stop the client and shut the store of this epoch, then report [`HandoverEvent::Closed`].
+    /// Close the socket, stop the client, a planned reconnect included, and shut the store of this epoch, then report
+    /// [`HandoverEvent::Closed`].
     Close,
     /// Give the owner row up, then report what came of it.
     Release,

@@ -15,7 +15,8 @@ use std::{
     time::Duration,
 };
 
-/// How many ended incarnations of one node are remembered. Of older ones the row must be read again.
+/// How many ended incarnations of one node are remembered, and how many whose fate is open. Of others the row must be
+/// read again.
 const REMEMBERED: usize = 64;
 /// How often a row may still change after the kernel said that its process is gone: renewals that were not yet seen.
 const LATE_RENEWALS: u32 = 2;
@@ -61,6 +62,8 @@ struct Seen {
     /// Not before this moment is its death asked for again.
     try_after: Moment,
     ended: VecDeque<Incarnation>,
+    /// Incarnations that owner rows name and whose fate is open, and when each was first named.
+    named: VecDeque<(Incarnation, Moment)>,
 }
 
 /// What this node knows of all nodes, itself included.
@@ -182,7 +185,8 @@ impl Membership {
     /// before `named_at`.
     ///
     /// Incarnations have no order. A node's row that is of another one says that the one named has ended, but only
-    /// when it was read after the name: else the name may be the younger.
+    /// when it was read after the name: else the name may be the younger. An answer of [`Fate::Unknown`] remembers the
+    /// name, so that the next read of the rows decides it.
     pub fn fate(&mut self, node: &NodeId, incarnation: Incarnation, named_at: Moment) -> Fate {
         let Some(seen) = self.seen.get_mut(node) else { return Fate::Unknown };
         if seen.ended.contains(&incarnation) {
@@ -195,6 +199,7 @@ impl Membership {
                 Status::Dead => Fate::Dead,
             };
         }
+        let named_at = seen.first_named(incarnation, named_at);
         if seen.read_from < named_at {
             return Fate::Unknown;
         }
@@ -229,8 +234,8 @@ impl Membership {
             if row.status != Status::Dead {
                 changes.push(Change::Joined(row.clone()));
             }
-            let ended = std::mem::take(&mut seen.ended);
-            *seen = Seen { ended, ..Seen::new(row, from) };
+            let (ended, named) = (std::mem::take(&mut seen.ended), std::mem::take(&mut seen.named));
+            *seen = Seen { ended, named, ..Seen::new(row, from) };
             return false;
         }
         seen.same_incarnation(row, from, changes)
@@ -278,6 +283,7 @@ impl Seen {
             gone: None,
             try_after: Moment::default(),
             ended: VecDeque::new(),
+            named: VecDeque::new(),
         }
     }
 
@@ -286,10 +292,22 @@ impl Seen {
     }
 
     fn end(&mut self, incarnation: Incarnation) {
+        self.named.retain(|(named, _)| *named != incarnation);
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
         }
         self.ended.push_back(incarnation);
+    }
+
+    fn first_named(&mut self, incarnation: Incarnation, now: Moment) -> Moment {
+        if let Some((_, first)) = self.named.iter().find(|(named, _)| *named == incarnation) {
+            return *first;
+        }
+        if self.named.len() == REMEMBERED {
+            self.named.pop_front();
+        }
+        self.named.push_back((incarnation, now));
+        now
     }
 
     /// Whether the row is as it was, and of a living node.

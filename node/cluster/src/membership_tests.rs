@@ -172,7 +172,7 @@ fn a_name_is_judged_only_by_a_row_that_was_read_after_it() {
     membership.rows(vec![active("a", 1)], at(400), at(900), true);
     assert_eq!(membership.fate(&a, other, at(500)), Fate::Unknown, "begun before the name was known");
     membership.rows(vec![active("a", 2)], at(1_000), at(1_010), true);
-    assert_eq!(membership.fate(&a, other, at(500)), Fate::Dead);
+    assert_eq!(membership.fate(&a, other, at(1_005)), Fate::Dead, "it was first named before");
     assert_eq!(membership.fate(&a, other, at(9_000)), Fate::Dead, "remembered");
     assert_eq!(membership.fate(&node("x"), other, at(0)), Fate::Unknown, "no row, no verdict");
 }
