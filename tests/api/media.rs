@@ -192,6 +192,9 @@ async fn a_key_sends_a_file_once_and_fetches_it_once() {
     let uploaded = upload(&world, &parts(b"one"), Some("u")).await.expect(200);
     assert_eq!(upload(&world, &parts(b"one"), Some("u")).await.expect(200).body, uploaded.body);
     upload(&world, &parts(b"two"), Some("u")).await.error(409, "idempotency_conflict");
+    let mut renamed = parts(b"one");
+    renamed[3].1 = Some("b.txt");
+    upload(&world, &renamed, Some("u")).await.error(409, "idempotency_conflict");
 
     let slow = host.file("/twin.png", &picture(ImageFormat::Png, 20, 20));
     let twin = body(&session, "image", &slow);

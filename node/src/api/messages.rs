@@ -4,13 +4,14 @@ use super::{
     Api, Routes,
     body::{Incoming, incoming},
     error::{from_send, from_session},
+    idempotency::{Key, Meaning, Says},
     query::{CursorKind, Query, listed},
     reply::json,
     route,
     sessions::session_id,
     with,
 };
-use crate::session::{Content, SendReceipt, SendRequest, digest};
+use crate::session::{Content, SendReceipt, SendRequest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Jid, JidServer, MessageId, SessionId, Timestamp,
@@ -20,12 +21,7 @@ use rookery_protocol::{
 };
 use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome, search};
 use std::{convert, sync::Arc, time::Duration};
-use warp::{
-    Filter,
-    http::{HeaderMap, StatusCode},
-    path,
-    reply::Response,
-};
+use warp::{Filter, http::StatusCode, path, reply::Response};
 
 /// WhatsApp's own limit.
 const MAX_TEXT_CHARS: usize = 65_536;
@@ -66,7 +62,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let wait_ms = request.query()?.wait_ms()?;
-    let key = idempotency_key(&request.headers)?.map(str::to_owned);
+    let key = Key::of(&request.headers)?;
     let mut fields = request.fields().await?;
     let session = fields.parsed::<SessionId>("session_id");
     let to = fields.text("to", 255);
@@ -75,11 +71,8 @@ pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let typing = typing(&mut fields);
     fields.finish()?;
     let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
-    let idempotency = key.map(|key| {
-        let typing = typing.as_millis().to_be_bytes();
-        let request = digest(&[session.as_bytes(), chat.as_str().as_bytes(), b"text", text.as_bytes(), &typing]);
-        (digest(&[session.as_bytes(), key.as_bytes()]), request)
-    });
+    let idempotency =
+        key.map(|key| key.stands_for(&Meaning { session, chat: &chat, typing, says: Says::Text(&text) }));
     let content = Content::text(text);
     let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
     let send = SendRequest { to, chat, sender: None, content, idempotency, wait, typing };
@@ -95,16 +88,6 @@ pub(super) fn recipient(fields: &mut super::body::Fields, to: &str) -> Option<Ji
 /// How long the recipient is to see somebody typing first.
 pub(super) fn typing(fields: &mut super::body::Fields) -> Duration {
     Duration::from_millis(fields.optional_number("typing_ms", MAX_TYPING_MS).unwrap_or(0))
-}
-
-/// The caller's idempotency key: 1 to 255 printable characters.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=255).contains(&key.len()) && values.next().is_none() => Ok(Some(key)),
-        _ => Err(ApiError::field("Idempotency-Key", "must be given once and have 1 to 255 printable characters")),
-    }
 }
 
 /// The answer to an accepted send.

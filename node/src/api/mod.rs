@@ -9,6 +9,7 @@ mod body;
 mod chats;
 mod contacts;
 mod error;
+mod idempotency;
 mod linger;
 mod media;
 mod messages;

@@ -106,6 +106,11 @@ impl Arrived {
     pub(crate) fn sha256(&self) -> &[u8; 32] {
         &self.plain.sha256
     }
+
+    /// The name that it came with.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
 }
 
 /// What a caller wants to do with a file.

@@ -7,13 +7,14 @@ use super::{
     Api, Routes,
     body::{Fields, Incoming, incoming},
     error::{from_problem, from_send, from_session},
-    messages::{idempotency_key, recipient, sent, typing},
+    idempotency::{Idempotency, Key, Meaning, Says, Source},
+    messages::{recipient, sent, typing},
     route, with,
 };
 use crate::{
     fetch::MAX_URL_CHARS,
     media::{Arrived, Wish},
-    session::{SendRequest, digest},
+    session::SendRequest,
 };
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Jid, SessionId, UserId,
@@ -52,7 +53,7 @@ struct Wanted {
 /// Who asks, and how.
 struct Caller {
     user: UserId,
-    key: Option<String>,
+    key: Option<Key>,
     wait: Duration,
     deadline: tokio::time::Instant,
 }
@@ -80,7 +81,7 @@ pub(super) async fn send_media(api: Arc<Api>, mut request: Incoming) -> Answer {
     let deadline = request.arrived + api.request_timeout.saturating_sub(ANSWER_TIME);
     let user = api.user(&request.headers).await?;
     let wait = request.query()?.wait_ms()?.map_or(api.send_wait, Duration::from_millis);
-    let key = idempotency_key(&request.headers)?.map(str::to_owned);
+    let key = Key::of(&request.headers)?;
     let caller = Caller { user, key, wait, deadline };
     match request.essence().as_str() {
         "multipart/form-data" => send_upload(&api, &caller, request).await,
@@ -100,7 +101,7 @@ async fn send_url(api: &Api, caller: &Caller, request: &mut Incoming) -> Answer 
         fields.problem("media_url", format!("must have at most {MAX_URL_CHARS} characters"));
     }
     let wanted = Wanted::take(fields, "media_url")?;
-    let idempotency = wanted.idempotency(caller, url.as_bytes());
+    let idempotency = wanted.idempotency(caller, None, Source::Url(&url));
     api.sessions.may_send(caller.user, wanted.session).await.map_err(from_session)?;
     if let Some((key, hash)) = idempotency {
         // What was accepted before need not be fetched again, and may be gone from where it was.
@@ -117,7 +118,7 @@ async fn send_upload(api: &Api, caller: &Caller, request: Incoming) -> Answer {
     let (fields, arrived) = form::read(api, request).await?;
     let wanted = Wanted::take(fields, "file")?;
     let arrived = arrived.ok_or_else(|| ApiError::field("file", "is required"))?;
-    let idempotency = wanted.idempotency(caller, arrived.sha256());
+    let idempotency = wanted.idempotency(caller, arrived.name(), Source::Upload(arrived.sha256()));
     accept(api, caller, wanted, arrived, idempotency).await
 }
 
@@ -126,7 +127,7 @@ async fn accept(
     caller: &Caller,
     wanted: Wanted,
     arrived: Arrived,
-    idempotency: Option<([u8; 32], [u8; 32])>,
+    idempotency: Option<Idempotency>,
 ) -> Answer {
     let Wanted { session, to, chat, wish, typing } = wanted;
     let content = api.media.prepare(arrived, wish).await.map_err(from_problem)?;
@@ -162,22 +163,12 @@ impl Wanted {
         Ok(Self { session, to, chat, wish, typing })
     }
 
-    /// The caller's key and what it stands for: these fields and this file.
-    fn idempotency(&self, caller: &Caller, file: &[u8]) -> Option<([u8; 32], [u8; 32])> {
-        let key = caller.key.as_ref()?;
-        let session = self.session.as_bytes();
-        let optional = |text: &Option<String>| text.as_ref().map_or(vec![], |text| [&[1], text.as_bytes()].concat());
-        let request = digest(&[
-            session,
-            self.chat.as_str().as_bytes(),
-            b"media",
-            self.wish.kind.as_str().as_bytes(),
-            &optional(&self.wish.caption),
-            &optional(&self.wish.file_name),
-            self.wish.field.as_bytes(),
-            &self.typing.as_millis().to_be_bytes(),
-            file,
-        ]);
-        Some((digest(&[session, key.as_bytes()]), request))
+    /// The caller's key and what it stands for: these fields, and a file that came with a name or without.
+    fn idempotency(&self, caller: &Caller, came_as: Option<&str>, source: Source<'_>) -> Option<Idempotency> {
+        let Wish { kind, caption, file_name, .. } = &self.wish;
+        let name = file_name.as_deref().or(came_as);
+        let says = Says::File { kind: *kind, caption: caption.as_deref(), name, source };
+        let meaning = Meaning { session: self.session, chat: &self.chat, typing: self.typing, says };
+        Some(caller.key.as_ref()?.stands_for(&meaning))
     }
 }
