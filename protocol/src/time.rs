@@ -1,7 +1,11 @@
 //! Points in time, in microseconds, as the REST contract writes them.
 
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr};
+
+/// The last point in time, in microseconds: 9999-12-30T22:00:00Z.
+const LAST: i64 = 253_402_207_200_000_000;
 
 /// A point in time: microseconds since the Unix epoch, UTC.
 ///
@@ -16,9 +20,9 @@ impl Timestamp {
         Self(jiff::Timestamp::now().as_microsecond())
     }
 
-    /// From microseconds since the Unix epoch; clamped to the years that RFC 3339 can write.
+    /// From microseconds since the Unix epoch; clamped to 1970 and the last point in time that has a text.
     pub fn from_micros(micros: i64) -> Self {
-        Self(micros.clamp(0, 253_402_207_200_000_000))
+        Self(micros.clamp(0, LAST))
     }
 
     /// From seconds since the Unix epoch, the unit of WhatsApp's stanzas.
@@ -53,8 +57,20 @@ impl FromStr for Timestamp {
     type Err = jiff::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self::from_micros(text.parse::<jiff::Timestamp>()?.as_microsecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(time) => Ok(Self::from_micros(time.as_microsecond())),
+            Err(error) => beyond(text).ok_or(error),
+        }
     }
+}
+
+/// The first or the last point in time, for a valid text that says an earlier or a later one: RFC 3339 goes a day
+/// further than a [`jiff::Timestamp`] does, and `9999-12-31T23:59:59Z` is what many write for "whenever".
+fn beyond(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let time = pieces.date().to_datetime(pieces.time()?);
+    let out_of_range = pieces.to_numeric_offset()?.to_timestamp(time).is_err();
+    out_of_range.then(|| Timestamp::from_micros(if time.year() > 0 { i64::MAX } else { i64::MIN }))
 }
 
 impl Serialize for Timestamp {
@@ -81,6 +97,21 @@ mod tests {
     fn text_has_six_fractional_digits() {
         assert_eq!(Timestamp::from_secs(1_755_603_981).to_string(), "2025-08-19T11:46:21.000000Z");
         assert_eq!(Timestamp::from_micros(1_755_603_981_638_578).to_string(), "2025-08-19T11:46:21.638578Z");
+    }
+
+    #[test]
+    fn the_years_end_where_texts_do() {
+        let (first, last) = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999+23:59", "9999-12-31T00:00:00-12:00"] {
+            assert_eq!(text.parse::<Timestamp>().unwrap(), last, "{text}");
+        }
+        for text in ["0000-01-01T00:00:00Z", "-009999-01-01T00:00:00Z", "1969-12-31T23:59:59Z"] {
+            assert_eq!(text.parse::<Timestamp>().unwrap(), first, "{text}");
+        }
+        for text in ["10000-01-01T00:00:00Z", "9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z", "9999"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+        assert_eq!(last.to_string().parse::<Timestamp>().unwrap(), last);
     }
 
     #[test]

@@ -278,6 +278,13 @@ async fn broken_queries_and_cursors_name_their_parameter() {
     for (name, value) in [("limit", "1"), ("chat", FRIEND), ("cursor", of_messages.as_str()), ("unknown", "x")] {
         world.client.get(&format!("{messages}?{name}={value}&{name}={value}")).await.names(name);
     }
+    let all = world.client.get(&format!("{messages}?limit=0&from=x&until=y&type=z&chat=x&chat=x&cursor=-&query=.")).await;
+    for name in ["limit", "from", "until", "type", "chat", "cursor", "query"] {
+        all.clone().names(name);
+    }
+    world.client.get(&format!("{sessions}?limit=0&cursor=x")).await.names("limit").names("cursor");
+    let picture = format!("/api/whatsapp/sessions/{session}/contacts/nobody/picture?type=large");
+    world.client.get(&picture).await.names("jid").names("type");
     let many: Vec<_> = (0..100).map(|n| format!("p{n}=1")).collect();
     world.client.get(&format!("{messages}?{}", many.join("&"))).await.error(400, "malformed_request");
     world.client.get(&format!("{messages}?%ff=%fe&=&&&a")).await.expect(200);

@@ -55,6 +55,8 @@ async fn every_filter_narrows_the_history() {
     assert_eq!(list("from=2000-01-01T00:00:00Z").await.len(), 9);
     assert_eq!(list("until=2000-01-01T00:00:00Z").await.len(), 0);
     assert_eq!(list("from=2100-01-01T00:00:00Z").await.len(), 0);
+    assert_eq!(list("from=0000-01-01T00:00:00Z&until=9999-12-31T23:59:59Z").await.len(), 9);
+    assert_eq!(list("from=9999-12-31T23:59:59Z").await.len(), 0);
     assert_eq!(list("from=2000-01-01T00:00:00Z&until=2100-01-01T00:00:00Z").await.len(), 9);
     // By the time of one message: it and what came later, it or what came before.
     let middle = rows[4]["timestamp"].as_str().unwrap();

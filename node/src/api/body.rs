@@ -65,7 +65,9 @@ impl Incoming {
         let query = self.query()?;
         let body = self.read().await?;
         let mut fields = if body.is_empty() { Fields::empty() } else { self.parse(&body)? };
-        for (name, value) in query.into_pairs() {
+        let (pairs, errors) = query.into_parts();
+        fields.errors = errors;
+        for (name, value) in pairs {
             fields.values.entry(name).or_insert(Value::String(value));
         }
         Ok(fields)

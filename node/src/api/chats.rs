@@ -44,9 +44,11 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let query = request.query()?;
-    let after = query.cursor::<Place>(CursorKind::Chats)?.map(|place| place.0);
-    let page = api.sessions.chats(user, id, after.as_ref(), query.limit()?).await.map_err(from_session)?;
+    let mut query = request.query()?;
+    let after = query.cursor::<Place>(CursorKind::Chats).map(|place| place.0);
+    let limit = query.limit();
+    query.finish()?;
+    let page = api.sessions.chats(user, id, after.as_ref(), limit).await.map_err(from_session)?;
     let page = Page { rows: page.rows, next: page.next.map(Place) };
     let now = Timestamp::now();
     let show = |(row, contact): (_, Option<_>)| chat(row, contact.as_ref(), now);

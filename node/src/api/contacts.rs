@@ -51,17 +51,18 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let query = request.query()?;
+    let mut query = request.query()?;
     let text = |text: &str| match text.trim() {
         text if (1..=MAX_QUERY_CHARS).contains(&text.chars().count()) => Ok(text.to_owned()),
         _ => Err(format!("must have 1 to {MAX_QUERY_CHARS} characters")),
     };
-    let query = ContactQuery {
-        text: query.get("query", text)?,
-        after: query.cursor(CursorKind::Contacts)?,
-        limit: query.limit()?,
+    let wanted = ContactQuery {
+        text: query.get("query", text),
+        after: query.cursor(CursorKind::Contacts),
+        limit: query.limit(),
     };
-    let page = api.sessions.contacts(user, id, &query).await.map_err(from_session)?;
+    query.finish()?;
+    let page = api.sessions.contacts(user, id, &wanted).await.map_err(from_session)?;
     Ok(json(StatusCode::OK, &listed(CursorKind::Contacts, page, contact)))
 }
 
@@ -83,19 +84,26 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
 pub(super) async fn picture(id: String, jid: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let decoded = percent_encoding::percent_decode_str(&jid).decode_utf8();
-    let decoded = decoded.map_err(|_| ApiError::field("jid", "must be UTF-8"))?;
-    let jid = Jid::from_recipient(&decoded).map_err(|error| ApiError::field("jid", error.to_string()))?;
-    let preview = request.query()?.get("type", |text| match text {
+    let mut query = request.query()?;
+    let preview = query.get("type", |text| match text {
         "full" => Ok(false),
         "preview" => Ok(true),
         _ => Err("must be full or preview"),
-    })?;
+    });
+    let jid = address(&jid).map_err(|why| query.problem("jid", why)).ok();
+    query.finish()?;
+    let jid = jid.expect("no problem was noted");
     let found = api.sessions.picture(user, id, &jid, preview.unwrap_or(false)).await.map_err(from_session)?;
     let found = found.ok_or_else(|| {
         ApiError::new(ErrorCode::PictureNotFound, "There is no picture, or none that this account may see.")
     })?;
     Ok(json(StatusCode::OK, &ProfilePicture { jid, id: found.id, url: found.url }))
+}
+
+/// The address in a path.
+fn address(text: &str) -> Result<Jid, String> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| "must be UTF-8")?;
+    Jid::from_recipient(&decoded).map_err(|error| error.to_string())
 }
 
 /// A row as the API shows it.

@@ -61,7 +61,9 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 )]
 pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
-    let wait_ms = request.query()?.wait_ms()?;
+    let mut query = request.query()?;
+    let wait_ms = query.wait_ms();
+    query.finish()?;
     let key = Key::of(&request.headers)?;
     let mut fields = request.fields().await?;
     let session = fields.parsed::<SessionId>("session_id");
@@ -126,8 +128,9 @@ pub(super) fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
-    let asked = request.query()?;
-    let (query, words) = (history_query(&asked)?, asked.get("query", search::Query::parse)?);
+    let mut asked = request.query()?;
+    let (query, words) = (history_query(&mut asked), asked.get("query", search::Query::parse));
+    asked.finish()?;
     let page = match words {
         Some(words) => api.sessions.search(user, id, &words, &query).await,
         None => api.sessions.history(user, id, &query).await,
@@ -155,8 +158,9 @@ pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: 
     let user = api.user(&request.headers).await?;
     let id = session_id(&id)?;
     let message_id = self::message_id(&message_id)?;
-    let asked = request.query()?;
-    let (limit, after) = (asked.limit()?, asked.cursor::<Jid>(CursorKind::Participants)?);
+    let mut asked = request.query()?;
+    let (limit, after) = (asked.limit(), asked.cursor::<Jid>(CursorKind::Participants));
+    asked.finish()?;
     let find = async || {
         let rows = api.sessions.message(user, id, &message_id).await.map_err(from_session)?;
         rows.into_iter().next().ok_or_else(no_message)
@@ -197,7 +201,7 @@ fn media_url(session: SessionId, row: &HistoryRow) -> Option<String> {
     Some(format!("/api/whatsapp/sessions/{session}/messages/{id}/media"))
 }
 
-fn history_query(query: &Query) -> Result<HistoryQuery, ApiError> {
+fn history_query(query: &mut Query) -> HistoryQuery {
     let time = |text: &str| text.parse::<Timestamp>().map_err(|_| "must be an RFC 3339 time");
     let direction = |text: &str| match text {
         "inbound" => Ok(Direction::Inbound),
@@ -208,16 +212,16 @@ fn history_query(query: &Query) -> Result<HistoryQuery, ApiError> {
         let found = MessageType::ALL.into_iter().find(|kind| kind.as_str() == text);
         found.ok_or("is no type of message")
     };
-    Ok(HistoryQuery {
-        chat: query.get("chat", Jid::from_recipient)?,
-        from: query.get("from", time)?,
-        until: query.get("until", time)?,
-        direction: query.get("direction", direction)?,
-        kind: query.get("type", kind)?,
+    HistoryQuery {
+        chat: query.get("chat", Jid::from_recipient),
+        from: query.get("from", time),
+        until: query.get("until", time),
+        direction: query.get("direction", direction),
+        kind: query.get("type", kind),
         after: None,
-        before: query.cursor(CursorKind::Messages)?,
-        limit: query.limit()?,
-    })
+        before: query.cursor(CursorKind::Messages),
+        limit: query.limit(),
+    }
 }
 
 /// A row as the API shows it.

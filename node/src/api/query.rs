@@ -1,7 +1,7 @@
 //! Query strings, limits and cursors of lists.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use rookery_protocol::{ApiError, ErrorCode, api::List};
+use rookery_protocol::{ApiError, ErrorCode, FieldErrors, api::List};
 use rookery_storage::Page;
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
@@ -10,51 +10,61 @@ const MAX_LIMIT: usize = 200;
 const MAX_WAIT_MS: u64 = 60_000;
 const MAX_PAIRS: usize = 32;
 
-/// The parameters of a query; each may stand there once.
+/// The parameters of a query, taken one by one, so that every problem is named at once. Each may stand there once.
 #[derive(Debug)]
-pub(super) struct Query(BTreeMap<String, String>);
+pub(super) struct Query {
+    pairs: BTreeMap<String, String>,
+    errors: FieldErrors,
+}
 
 impl Query {
     pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
-        let mut pairs = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            if pairs.len() == MAX_PAIRS {
+        let (mut pairs, mut errors) = (BTreeMap::new(), FieldErrors::new());
+        for (place, (name, value)) in form_urlencoded::parse(text.as_bytes()).enumerate() {
+            if place == MAX_PAIRS {
                 return Err(ApiError::new(ErrorCode::MalformedRequest, "The query has too many parameters."));
             }
             let name = name.into_owned();
             if pairs.contains_key(&name) {
-                return Err(ApiError::field(name, "must not be given twice"));
+                errors.insert(name.into(), vec!["must not be given twice".into()]);
+            } else {
+                pairs.insert(name, value.into_owned());
             }
-            pairs.insert(name, value.into_owned());
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, errors })
     }
 
-    pub(super) fn into_pairs(self) -> impl Iterator<Item = (String, String)> {
-        self.0.into_iter()
+    /// The parameters as they are, and what is wrong with them already.
+    pub(super) fn into_parts(self) -> (BTreeMap<String, String>, FieldErrors) {
+        (self.pairs, self.errors)
     }
 
     /// A parameter that `parse` understands.
-    pub(super) fn get<T, E: std::fmt::Display>(
-        &self,
+    pub(super) fn get<T, E: Display>(
+        &mut self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<Option<T>, ApiError> {
-        let Some(text) = self.0.get(name) else { return Ok(None) };
-        parse(text).map(Some).map_err(|error| ApiError::field(name, error.to_string()))
+    ) -> Option<T> {
+        match parse(self.pairs.get(name)?) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(name, error.to_string());
+                None
+            }
+        }
     }
 
     /// How many rows a page has.
-    pub(super) fn limit(&self) -> Result<usize, ApiError> {
+    pub(super) fn limit(&mut self) -> usize {
         let parse = |text: &str| match text.parse() {
             Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
             _ => Err(format!("must be 1 to {MAX_LIMIT}")),
         };
-        Ok(self.get("limit", parse)?.unwrap_or(DEFAULT_LIMIT))
+        self.get("limit", parse).unwrap_or(DEFAULT_LIMIT)
     }
 
     /// How many milliseconds the caller wants to wait.
-    pub(super) fn wait_ms(&self) -> Result<Option<u64>, ApiError> {
+    pub(super) fn wait_ms(&mut self) -> Option<u64> {
         self.get("wait_ms", |text| match text.parse() {
             Ok(wait) if wait <= MAX_WAIT_MS => Ok(wait),
             _ => Err(format!("must be 0 to {MAX_WAIT_MS}")),
@@ -62,8 +72,18 @@ impl Query {
     }
 
     /// Where the page begins.
-    pub(super) fn cursor<T: FromStr>(&self, kind: CursorKind) -> Result<Option<T>, ApiError> {
+    pub(super) fn cursor<T: FromStr>(&mut self, kind: CursorKind) -> Option<T> {
         self.get("cursor", |text| decode(kind, text).ok_or("is not a cursor of this list"))
+    }
+
+    /// Notes a problem with a parameter, or with what stands beside the query.
+    pub(super) fn problem(&mut self, name: &'static str, problem: impl Into<String>) {
+        self.errors.entry(name.into()).or_default().push(problem.into());
+    }
+
+    /// All problems that were found, as one error.
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        if self.errors.is_empty() { Ok(()) } else { Err(ApiError::fields(self.errors)) }
     }
 }
 
@@ -123,10 +143,18 @@ mod tests {
         assert_eq!(decode::<u64>(CursorKind::Messages, "%%"), None);
     }
 
+    fn named(query: Query) -> Vec<String> {
+        let errors = query.finish().err().map(|error| error.errors).unwrap_or_default();
+        errors.into_keys().map(String::from).collect()
+    }
+
     #[test]
-    fn a_parameter_given_twice_is_named() {
-        let error = Query::parse("limit=1&limit=2").unwrap_err();
-        assert!(error.errors.contains_key("limit"));
+    fn every_problem_is_named_at_once() {
+        let mut query = Query::parse("limit=0&cursor=x&wait_ms=1&a=1&a=2&a=3").unwrap();
+        assert_eq!((query.limit(), query.wait_ms()), (DEFAULT_LIMIT, Some(1)));
+        assert_eq!(query.cursor::<u64>(CursorKind::Messages), None);
+        assert_eq!(named(query), ["a", "cursor", "limit"]);
+        assert!(Query::parse(&"a=1&".repeat(MAX_PAIRS + 1)).is_err());
     }
 
     #[test]
@@ -134,7 +162,9 @@ mod tests {
         for (text, expected) in
             [("", Some(50)), ("limit=200", Some(200)), ("limit=0", None), ("limit=201", None), ("limit=x", None)]
         {
-            assert_eq!(Query::parse(text).unwrap().limit().ok(), expected, "{text}");
+            let mut query = Query::parse(text).unwrap();
+            let limit = query.limit();
+            assert_eq!(query.finish().ok().map(|()| limit), expected, "{text}");
         }
     }
 }

@@ -82,9 +82,10 @@ pub(super) async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
 )]
 pub(super) async fn list(api: Arc<Api>, request: Incoming) -> Answer {
     let user = api.user(&request.headers).await?;
-    let query = request.query()?;
-    let after = query.cursor::<SessionId>(CursorKind::Sessions)?;
-    let page = api.sessions.list(user, after, query.limit()?).await.map_err(from_session)?;
+    let mut query = request.query()?;
+    let (after, limit) = (query.cursor::<SessionId>(CursorKind::Sessions), query.limit());
+    query.finish()?;
+    let page = api.sessions.list(user, after, limit).await.map_err(from_session)?;
     Ok(json(StatusCode::OK, &listed(CursorKind::Sessions, page, convert::identity)))
 }
 

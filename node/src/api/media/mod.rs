@@ -80,7 +80,9 @@ struct Caller {
 pub(super) async fn send_media(api: Arc<Api>, mut request: Incoming) -> Answer {
     let deadline = request.arrived + api.request_timeout.saturating_sub(ANSWER_TIME);
     let user = api.user(&request.headers).await?;
-    let wait = request.query()?.wait_ms()?.map_or(api.send_wait, Duration::from_millis);
+    let mut query = request.query()?;
+    let wait = query.wait_ms().map_or(api.send_wait, Duration::from_millis);
+    query.finish()?;
     let key = Key::of(&request.headers)?;
     let caller = Caller { user, key, wait, deadline };
     match request.essence().as_str() {
