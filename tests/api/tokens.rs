@@ -163,6 +163,19 @@ async fn bad_token_requests_name_the_field_and_make_nothing() {
         admin.get(&format!("/api/api-tokens{query}")).await.names("user_id");
         admin.delete(&format!("/api/api-tokens{query}")).await.names("user_id");
     }
+    // Said twice it has to be the same: nobody is to guess which token is meant.
+    let id = before[0]["id"].as_str().unwrap();
+    let both = async |method: Method, query: &str, body: Value| {
+        answer(admin.request(method, &format!("/api/api-tokens?{query}")).json(&body)).await
+    };
+    let query = format!("user_id={USER}&id={id}");
+    both(Method::DELETE, &query, json!({"user_id": STRANGER, "id": id})).await.names("user_id");
+    both(Method::DELETE, &query, json!({"user_id": USER, "id": STRANGER})).await.names("id");
+    let all = both(Method::DELETE, &query, json!({"user_id": STRANGER, "id": STRANGER})).await;
+    all.names("id").names("user_id");
+    both(Method::GET, &query, json!({"user_id": STRANGER})).await.names("user_id");
+    let same = json!({"user_id": USER.to_uppercase(), "id": null});
+    assert_eq!(both(Method::GET, &query, same).await.expect(200).body, before);
     admin.delete(&format!("/api/api-tokens?user_id={USER}")).await.names("id");
     admin.delete(&format!("/api/api-tokens?user_id={USER}&id=x")).await.names("id");
     assert_eq!(tokens(&admin).await, before);

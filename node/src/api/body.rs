@@ -60,15 +60,16 @@ impl Incoming {
         self.parse(&body)
     }
 
-    /// Reads the body, which may be missing, and the query beside it.
-    pub(super) async fn fields_or_query(&mut self) -> Result<Fields, ApiError> {
+    /// Reads the body, which may be missing, and the query beside it. Of these ids each may stand in either, and in
+    /// both where they agree.
+    pub(super) async fn fields_or_query(&mut self, ids: &[&'static str]) -> Result<Fields, ApiError> {
         let query = self.query()?;
         let body = self.read().await?;
         let mut fields = if body.is_empty() { Fields::empty() } else { self.parse(&body)? };
         let (pairs, errors) = query.into_parts();
         fields.errors = errors;
         for (name, value) in pairs {
-            fields.values.entry(name).or_insert(Value::String(value));
+            fields.beside(name, value, ids);
         }
         Ok(fields)
     }
@@ -144,6 +145,19 @@ impl Fields {
             self.errors.entry(name.into()).or_default().push("must not be given twice".into());
         } else {
             self.values.insert(name, Value::String(text));
+        }
+    }
+
+    /// Adds what stands in the query. The case of an id does not matter.
+    fn beside(&mut self, name: String, value: String, ids: &[&'static str]) {
+        match self.values.get(&name) {
+            None | Some(Value::Null) => _ = self.values.insert(name, Value::String(value)),
+            Some(Value::String(text)) if !text.eq_ignore_ascii_case(&value) => {
+                if let Some(id) = ids.iter().find(|id| **id == name) {
+                    self.problem(id, "must not be another in the query than in the body");
+                }
+            }
+            Some(_) => {}
         }
     }
 
@@ -254,6 +268,22 @@ mod tests {
         fields.text("missing", 3);
         let error = fields.finish().unwrap_err();
         assert_eq!(error.errors.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["long", "missing", "name", "nul"]);
+    }
+
+    #[test]
+    fn query_and_body_agree_on_ids() {
+        let id = |body: &str, query: &str| {
+            let mut fields = Fields::parse(body.as_bytes()).unwrap();
+            fields.beside("id".into(), query.into(), &["id"]);
+            fields.beside("unknown".into(), "another".into(), &["id"]);
+            let id = fields.text("id", 9);
+            fields.finish().ok().map(|()| id)
+        };
+        assert_eq!(id("{\"unknown\": \"one\"}", "a").as_deref(), Some("a"));
+        assert_eq!(id("{\"id\": null}", "a").as_deref(), Some("a"));
+        assert_eq!(id("{\"id\": \"A\"}", "a").as_deref(), Some("A"));
+        assert_eq!(id("{\"id\": \"b\"}", "a"), None);
+        assert_eq!(id("{\"id\": 7}", "a"), None);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 )]
 pub(super) async fn list(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
-    let mut fields = request.fields_or_query().await?;
+    let mut fields = request.fields_or_query(&["user_id"]).await?;
     let user = user_id(&mut fields);
     fields.finish()?;
     let user = user.expect("no problem was noted");
@@ -99,7 +99,7 @@ pub(super) async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
 )]
 pub(super) async fn delete(api: Arc<Api>, mut request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
-    let mut fields = request.fields_or_query().await?;
+    let mut fields = request.fields_or_query(&["user_id", "id"]).await?;
     let user = user_id(&mut fields);
     let id = fields.parsed::<TokenId>("id");
     fields.finish()?;
