@@ -129,6 +129,13 @@ impl ApiError {
         self
     }
 
+    /// The same error with the name of a field that it is about.
+    #[must_use]
+    pub fn naming(mut self, field: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
+        self.errors.entry(field.into()).or_default().push(problem.into());
+        self
+    }
+
     /// The body for the request with this id.
     pub fn body(&self, request_id: &str) -> ErrorBody {
         ErrorBody {

@@ -191,10 +191,15 @@ impl Answer {
     /// The answer, which must be a 422 that names this field.
     #[track_caller]
     pub(crate) fn names(self, field: &str) -> Self {
-        let answer = self.error(422, "validation_failed");
-        let problems = answer.body["errors"][field].as_array();
-        assert!(problems.is_some_and(|problems| !problems.is_empty()), "{field} is not named: {}", answer.body);
-        answer
+        self.error(422, "validation_failed").naming(field)
+    }
+
+    /// The answer, whose body must name this field.
+    #[track_caller]
+    pub(crate) fn naming(self, field: &str) -> Self {
+        let problems = self.body["errors"][field].as_array();
+        assert!(problems.is_some_and(|problems| !problems.is_empty()), "{field} is not named: {}", self.body);
+        self
     }
 
     /// The answer, which must advise when to try again.

@@ -330,10 +330,14 @@ async fn broken_and_oversized_uploads_are_refused() {
     };
     for large in [&LARGE[..], &HUGE] {
         let (kind, body) = with(&[("file", Some("a"), large)]);
-        post(&kind, body).await.error(413, "payload_too_large");
+        post(&kind, body).await.error(413, "payload_too_large").naming("file");
     }
     let (kind, body) = with(&[("caption", None, &HUGE[..20_000]), ("file", Some("a"), b"x")]);
-    post(&kind, body).await.error(413, "payload_too_large");
+    post(&kind, body).await.error(413, "payload_too_large").naming("caption");
+    let (kind, body) = with(&[("media_url", None, b"https://example.org/"), ("file", Some("a"), b"x")]);
+    post(&kind, body).await.names("media_url");
+    let (kind, body) = with(&[("media_url", None, b"https://example.org/"), ("caption", None, b"\xff")]);
+    post(&kind, body).await.names("media_url").names("file").names("caption");
     let (kind, body) = with(&[]);
     post(&kind, body).await.names("file");
     let (kind, body) = with(&[("file", Some("a"), b"")]);
@@ -343,7 +347,10 @@ async fn broken_and_oversized_uploads_are_refused() {
     let (kind, body) = with(&[("to", None, b"1555"), ("file", Some("a"), b"x")]);
     post(&kind, body).await.names("to");
     let (kind, body) = with(&[("caption", None, b"\xff\xfe"), ("file", Some("a"), b"x")]);
-    post(&kind, body).await.error(400, "malformed_request");
+    post(&kind, body).await.names("caption");
+    let (kind, body) = form(&[("to", None, b"\xff"), ("file", Some("a"), b"x")]);
+    let refused = post(&kind, body).await.names("to").names("session_id").names("type");
+    assert_eq!(refused.body["errors"]["to"], json!(["must be UTF-8"]));
     let (kind, body) = with(&[("x", None, b"".as_slice()); 20]);
     post(&kind, body).await.error(400, "malformed_request");
     let (kind, body) = with(&[("file", Some("a"), b"whole")]);

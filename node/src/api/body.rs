@@ -139,12 +139,22 @@ impl Fields {
         Self { values: Map::new(), errors: FieldErrors::new(), form: true }
     }
 
-    /// Adds a field from somewhere else than a JSON object, where it may stand only once.
-    pub(super) fn put(&mut self, name: String, text: String) {
-        if self.values.contains_key(&name) {
-            self.errors.entry(name.into()).or_default().push("must not be given twice".into());
-        } else {
-            self.values.insert(name, Value::String(text));
+    /// Adds a field from somewhere else than a JSON object, where it may stand only once and hold anything.
+    pub(super) fn put(&mut self, name: String, content: Vec<u8>) {
+        let problem = match String::from_utf8(content) {
+            Ok(_) if self.values.contains_key(&name) => "must not be given twice",
+            Ok(text) => return _ = self.values.insert(name, Value::String(text)),
+            Err(_) => "must be UTF-8",
+        };
+        self.errors.entry(name.into()).or_default().push(problem.into());
+    }
+
+    /// Refuses a field that must not be given, or only be empty.
+    pub(super) fn refuse(&mut self, field: &'static str, why: &'static str) {
+        match self.values.remove(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.is_empty() => {}
+            Some(_) => self.problem(field, why),
         }
     }
 
@@ -188,6 +198,8 @@ impl Fields {
     /// A required text of 1 to `max_chars` characters.
     pub(super) fn text(&mut self, field: &'static str, max_chars: usize) -> String {
         match self.values.remove(field) {
+            // Something was given that is worse than nothing.
+            None if self.errors.contains_key(field) => {}
             None | Some(Value::Null) => self.problem(field, "is required"),
             Some(Value::String(text)) if text.is_empty() => self.problem(field, "must not be empty"),
             Some(Value::String(text)) if text.contains('\0') => self.problem(field, "must not contain NUL"),

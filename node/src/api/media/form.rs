@@ -46,10 +46,8 @@ async fn parts(api: &Api, request: Incoming) -> Result<(Fields, Option<Arrived>)
             return Err(malformed("A part of the body has no name."));
         };
         if name != FILE {
-            let text = part.bytes().await.map_err(wrong)?;
-            let text =
-                String::from_utf8(text.to_vec()).map_err(|_| malformed("A part of the body is no UTF-8 text."))?;
-            fields.put(name, text);
+            let content = part.bytes().await.map_err(wrong)?;
+            fields.put(name, content.into());
             continue;
         }
         if arrived.is_some() {
@@ -70,14 +68,19 @@ fn malformed(text: &'static str) -> ApiError {
 }
 
 fn too_large(limit: u64) -> ApiError {
-    ApiError::new(ErrorCode::PayloadTooLarge, format!("The file is larger than {limit} bytes."))
+    let text = format!("The file is larger than {limit} bytes.");
+    ApiError::new(ErrorCode::PayloadTooLarge, text).naming(FILE, at_most(limit))
+}
+
+fn at_most(limit: u64) -> String {
+    format!("must have at most {limit} bytes")
 }
 
 fn from_multer(error: &multer::Error, limit: u64) -> ApiError {
     match error {
-        multer::Error::FieldSizeExceeded { field_name, .. } if field_name.as_deref() != Some(FILE) => {
+        multer::Error::FieldSizeExceeded { field_name: Some(name), .. } if name != FILE => {
             let text = format!("A part of the body is larger than {MAX_FIELD_BYTES} bytes.");
-            ApiError::new(ErrorCode::PayloadTooLarge, text)
+            ApiError::new(ErrorCode::PayloadTooLarge, text).naming(name.clone(), at_most(MAX_FIELD_BYTES))
         }
         multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => too_large(limit),
         multer::Error::StreamReadFailed(_) | multer::Error::IncompleteStream => malformed("The body broke off."),

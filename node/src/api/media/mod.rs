@@ -117,9 +117,13 @@ async fn send_url(api: &Api, caller: &Caller, request: &mut Incoming) -> Answer 
 }
 
 async fn send_upload(api: &Api, caller: &Caller, request: Incoming) -> Answer {
-    let (fields, arrived) = form::read(api, request).await?;
+    let (mut fields, arrived) = form::read(api, request).await?;
+    fields.refuse("media_url", "must not be given in a form: the file is the part `file`");
+    if arrived.is_none() {
+        fields.problem("file", "is required");
+    }
     let wanted = Wanted::take(fields, "file")?;
-    let arrived = arrived.ok_or_else(|| ApiError::field("file", "is required"))?;
+    let arrived = arrived.expect("no problem was noted");
     let idempotency = wanted.idempotency(caller, arrived.name(), Source::Upload(arrived.sha256()));
     accept(api, caller, wanted, arrived, idempotency).await
 }
