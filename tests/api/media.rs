@@ -158,6 +158,25 @@ async fn uploads_and_data_urls_are_sent_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_name_for_a_document_is_taken_in_every_script() {
+    let host = Host::start().await;
+    let (world, session) = linked_with(&host, &[]).await;
+    for (disposition, name) in [
+        ("attachment; filename=\"EURO.txt\"; filename*=UTF-8''%E2%82%AC%20rates.txt", "€ rates.txt"),
+        ("attachment; filename*=UTF-8''..%2F..%2Fetc%2Fpass%0D%0Awd", "passwd"),
+        ("attachment; filename*=UTF-8''%FF; filename=\"a;b.txt\"", "a;b.txt"),
+        ("inline", "path.txt"),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Disposition: {disposition}\r\n\r\ntext");
+        let url = host.put("/path.txt", Reply::Raw(head.into_bytes()));
+        let id = sent(send(&world, &body(&session, "document", &url)).await);
+        let message = world.message_where(&session, &id, |_| true).await;
+        assert_eq!(message["media"]["file_name"], name, "{disposition}");
+    }
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_sends_a_file_once_and_fetches_it_once() {
     let host = Host::start().await;
     let (mut world, session) = linked_with(&host, &[]).await;

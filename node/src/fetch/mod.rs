@@ -4,13 +4,14 @@
 //! address it has must be allowed, and the socket is opened to one of them; each redirect starts from the beginning.
 //! No proxy, no cookies, no credentials. It knows nothing of messages and of where the bytes go.
 
+mod disposition;
 mod guard;
 
 pub(crate) use guard::AllowList;
 
 use self::guard::{NOT_PUBLIC, Target, is_public, target};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -253,15 +254,8 @@ fn fetched(response: Response<Incoming>, connection: Connection, url: &Url) -> R
         return Err(FetchError::Refused("is served compressed, which was not asked for".into()));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let file_name = headers.get(header::CONTENT_DISPOSITION).and_then(disposition_name).or_else(|| path_name(url));
+    let file_name = headers.get(header::CONTENT_DISPOSITION).and_then(disposition::file_name).or_else(|| path_name(url));
     Ok(Fetched { length, file_name, body: response.into_body(), _connection: connection })
-}
-
-/// The `filename` of a `Content-Disposition`.
-fn disposition_name(value: &HeaderValue) -> Option<String> {
-    let text = std::str::from_utf8(value.as_bytes()).ok()?;
-    let value = text.split(';').skip(1).find_map(|part| part.trim().strip_prefix("filename="))?;
-    Some(value.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty())
 }
 
 /// The last part of a URL's path.
@@ -274,13 +268,10 @@ fn path_name(url: &Url) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
-    fn names_come_from_the_header_or_the_path() {
-        let name = |text: &str| disposition_name(&HeaderValue::from_bytes(text.as_bytes()).unwrap());
-        assert_eq!(name("attachment; filename=\"a b.pdf\"").as_deref(), Some("a b.pdf"));
-        assert_eq!(name("attachment; filename=x.txt; size=3").as_deref(), Some("x.txt"));
-        assert_eq!(name("inline"), None);
+    fn what_has_no_name_has_that_of_its_path() {
         let path = |text: &str| path_name(&Url::parse(text).unwrap());
         assert_eq!(path("http://x/a/b%20c.txt?d=e").as_deref(), Some("b c.txt"));
         assert_eq!(path("http://x/"), None);
