@@ -153,6 +153,12 @@ async fn uploads_and_data_urls_are_sent_as_well() {
     let message = world.message_where(&session, &id, |message| message["media"]["url"].is_string()).await;
     assert_eq!(message["media"]["mime_type"], "image/jpeg", "by content, whatever the URL claims");
     assert_eq!(world.client.get(message["media"]["url"].as_str().unwrap()).await.expect(200).bytes, small);
+    // Schemes are as good in capitals, and a `data:` URL is as long as the body may be.
+    let url = format!("DATA:;Base64,{}", BASE64_STANDARD.encode(picture(ImageFormat::Jpeg, 60, 60)));
+    assert!(url.len() > 4096);
+    sent(send(&world, &body(&session, "image", &url)).await);
+    let url = host.file("/a.jpg", &small);
+    sent(send(&world, &body(&session, "image", &url.replace("http", "HTTP"))).await);
     spool_is_empty(&world).await;
     world.finish();
 }

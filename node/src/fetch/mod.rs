@@ -52,6 +52,12 @@ pub(crate) const MAX_URL_CHARS: usize = 4096;
 
 const USER_AGENT: &str = concat!("Rookery/", env!("CARGO_PKG_VERSION"));
 
+/// What follows `data:` in a URL that holds its file itself. The case of a scheme does not matter (RFC 3986).
+pub(crate) fn data_of(url: &str) -> Option<&str> {
+    let (scheme, data) = url.split_once(':')?;
+    scheme.eq_ignore_ascii_case("data").then_some(data)
+}
+
 /// Why nothing was fetched, in words for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {

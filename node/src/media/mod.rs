@@ -17,7 +17,7 @@ pub(crate) use keep::{Keep, KeepLimits, Location, Place, S3Settings};
 pub(crate) use received::Received;
 
 use crate::{
-    fetch::{FetchError, Fetcher},
+    fetch::{FetchError, Fetcher, data_of},
     session::{Content, FileMessage, file_payload, seal, sealed_length},
     spool::{Draft, Plain, Spool, SpoolError},
 };
@@ -167,7 +167,7 @@ impl Media {
     /// Takes in what a URL leads to; `data:` URLs hold it themselves.
     pub(crate) async fn fetch(&self, url: &str) -> Result<Arrived, Problem> {
         let mut incoming = self.incoming().await?;
-        if let Some(data) = url.strip_prefix("data:") {
+        if let Some(data) = data_of(url) {
             decode_data(data, &mut incoming).await?;
             return incoming.finish(None).await;
         }
@@ -341,6 +341,7 @@ mod tests {
             ("data:text/plain;base64,R3LDvMOfZQ==", "Grüße"),
             ("data:;base64,R3LDvMOfZQ%3D%3D", "Grüße"),
             ("data:,a%20b", "a b"),
+            ("DATA:text/plain;BASE64,YQ==", "a"),
         ] {
             let arrived = media.fetch(url).await.unwrap();
             assert_eq!(*arrived.sha256(), <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(expected)), "{url}");

@@ -12,7 +12,7 @@ use super::{
     route, with,
 };
 use crate::{
-    fetch::MAX_URL_CHARS,
+    fetch::{MAX_URL_CHARS, data_of},
     media::{Arrived, Wish},
     session::SendRequest,
 };
@@ -99,7 +99,7 @@ async fn send_url(api: &Api, caller: &Caller, request: &mut Incoming) -> Answer 
     let mut fields = request.fields().await?;
     // A data: URL is as long as the body may be.
     let url = fields.text("media_url", usize::MAX);
-    if !url.starts_with("data:") && url.len() > MAX_URL_CHARS {
+    if data_of(&url).is_none() && url.len() > MAX_URL_CHARS {
         fields.problem("media_url", format!("must have at most {MAX_URL_CHARS} characters"));
     }
     let wanted = Wanted::take(fields, "media_url")?;
