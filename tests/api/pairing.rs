@@ -26,6 +26,19 @@ async fn the_qr_code_comes_as_json_png_and_svg_while_it_is_due() {
     let svg = accept("image/svg+xml").await.expect(200);
     assert_eq!(svg.header("content-type"), "image/svg+xml");
     assert!(String::from_utf8(svg.bytes).unwrap().contains("<svg"));
+    let (json, png, svg) = ("application/json", "image/png", "image/svg+xml");
+    for (accepted, kind) in [
+        ("*/*", json),
+        ("text/html", json),
+        ("image/png;q=0", json),
+        ("image/*", png),
+        ("image/svg+xml;q=0.9, image/png;q=0.8", svg),
+        ("image/svg+xml, image/png", svg),
+        ("*/*, application/json;q=0", png),
+    ] {
+        let answer = accept(accepted).await.expect(200);
+        assert_eq!((answer.header("content-type"), answer.header("vary")), (kind, "Accept"), "{accepted}");
+    }
 
     world.phone(OWNER).scan(plain.body["qr"].as_str().unwrap()).unwrap();
     world.status_is(&session, "WORKING").await;

@@ -4,6 +4,7 @@
 //! answer `Result<Response, ApiError>`; the server gives errors their body, so that there is one place for it.
 //! Nothing here touches the database or WhatsApp but through a service.
 
+mod accept;
 mod auth;
 mod body;
 mod chats;

@@ -2,6 +2,7 @@
 
 use super::{
     Api, Routes,
+    accept::preferred,
     body::{Incoming, incoming},
     error::from_session,
     openapi::FileBytes,
@@ -20,10 +21,15 @@ use rookery_protocol::{
 use std::{convert, sync::Arc};
 use warp::{
     Filter,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     path,
     reply::Response,
 };
+
+/// The forms of a QR code.
+const JSON: &str = "application/json";
+const PNG: &str = "image/png";
+const SVG: &str = "image/svg+xml";
 
 type Answer = Result<Response, ApiError>;
 
@@ -208,14 +214,13 @@ pub(super) async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     let none =
         || ApiError::new(ErrorCode::QrNotAvailable, format!("No QR code is due: the session is {}.", view.status()));
     let due = view.qr.as_ref().filter(|_| view.status() == SessionStatus::ScanQrCode).ok_or_else(none)?;
-    let wanted = request.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if wanted.contains("image/png") {
-        return Ok(bytes(StatusCode::OK, "image/png", crate::qr::png(&due.code)?));
-    }
-    if wanted.contains("image/svg+xml") {
-        return Ok(bytes(StatusCode::OK, "image/svg+xml", crate::qr::svg(&due.code)?));
-    }
-    Ok(json(StatusCode::OK, &QrCode { qr: due.code.clone(), qr_expires_at: due.expires_at }))
+    let mut response = match preferred(&request.headers, &[JSON, PNG, SVG]) {
+        PNG => bytes(StatusCode::OK, PNG, crate::qr::png(&due.code)?),
+        SVG => bytes(StatusCode::OK, SVG, crate::qr::svg(&due.code)?),
+        _ => json(StatusCode::OK, &QrCode { qr: due.code.clone(), qr_expires_at: due.expires_at }),
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }
 
 /// A code that links the session when it is typed on the phone.
