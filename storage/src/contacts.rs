@@ -7,7 +7,7 @@
 //!
 //! Knows nothing of engines: [`learn`] reads rows by their key and answers which rows to write.
 
-use crate::StoreError;
+use crate::{StoreError, search::folded};
 use rookery_protocol::{Jid, JidServer};
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub struct ContactFacts {
 /// Which contacts, in the order of their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContactQuery {
-    /// Only those with this text in a name or a number; whatever the case of letters.
+    /// Only those with this text in a name or a number; whatever the case of letters and their diacritics.
     pub text: Option<String>,
     /// Only after this address: where the page before ended.
     pub after: Option<Jid>,
@@ -83,11 +83,14 @@ impl ContactRow {
         names.into_iter().find_map(|name| name.as_deref())
     }
 
-    /// Whether a name or a number has this text, which must be in lower case.
+    /// Whether a name or a number has this text, which must be [`folded`]. One of diacritics alone is nowhere.
     pub(crate) fn matches(&self, text: &str) -> bool {
+        if text.is_empty() {
+            return false;
+        }
         let names = [&self.full_name, &self.short_name, &self.push_name, &self.business_name];
         let number = text.trim_start_matches('+');
-        names.into_iter().flatten().any(|name| name.to_lowercase().contains(text))
+        names.into_iter().flatten().any(|name| folded(name).contains(text))
             || self.jid.as_str().contains(text)
             || self.other.as_ref().is_some_and(|other| other.as_str().contains(text))
             || (!number.is_empty() && self.jid.user().contains(number))
@@ -238,15 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers_are_found_whatever_the_case() {
+    fn names_and_numbers_are_found_whatever_case_and_diacritics() {
         let row = ContactRow {
             other: Some(jid("9001@lid")),
             full_name: Some("Élodie Müller".to_owned()),
             ..ContactRow::new(jid("15550001@s.whatsapp.net"))
         };
-        for text in ["élodie", "müll", "5550", "+1555", "9001", "lid"] {
-            assert!(row.matches(text), "{text}");
+        for text in ["élodie", "elodie", "ELO", "müll", "e mu", "mu\u{308}", "5550", "+1555", "9001", "lid"] {
+            assert!(row.matches(&folded(text)), "{text}");
         }
-        assert!(!row.matches("zoe") && !row.matches("+"));
+        assert!(!row.matches("zoe") && !row.matches("+") && !row.matches(&folded("\u{308}")));
     }
 }

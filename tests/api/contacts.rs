@@ -99,7 +99,7 @@ async fn a_lid_and_a_phone_number_are_one_contact_in_both_orders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_meet_while_contacts_are_added_and_a_query_finds_names_and_numbers() {
     let (mut world, session) = World::linked(&[]).await;
-    let many: Vec<_> = (0..12).map(|n| name(&format!("1555777{n:04}"), &format!("Person Nr{n}"))).collect();
+    let many: Vec<_> = (0..12).map(|n| name(&format!("1555777{n:04}"), &format!("Përson Nr{n}"))).collect();
     world.change_state(&many);
     let all = contacts_where(&world, &session, "all names", |rows| rows.len() >= 12).await;
 
@@ -123,6 +123,8 @@ async fn pages_meet_while_contacts_are_added_and_a_query_finds_names_and_numbers
     let find = async |query: &str| world.client.all(&format!("{}&query={query}", path(&session))).await.len();
     assert_eq!(find("PERSON").await, 12);
     assert_eq!(find("person%20nr11").await, 1);
+    assert_eq!(find("p%C3%A9RSON%20nr11").await, 1, "without case and diacritics on either side");
+    assert_eq!(find("%CC%81").await, 0, "a diacritic alone is nowhere");
     assert_eq!(find("%2B1555777").await, 12);
     assert_eq!(find("7770003").await, 1);
     assert_eq!(find("nobody").await, 0);

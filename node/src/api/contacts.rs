@@ -38,7 +38,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     security(("token" = [])), operation_id = "list_contacts",
     params(
         ("session_id" = SessionId, Path, description = "The session."),
-        ("query" = Option<String>, Query, description = "Only those with this text in a name or a number, whatever the case of letters.", min_length = 1, max_length = 255),
+        ("query" = Option<String>, Query, description = "Only those with this text in a name or a number, whatever the case of letters and their diacritics.", min_length = 1, max_length = 255),
         ("limit" = Option<u8>, Query, description = "Rows of a page, 1 to 200; 50 without it.", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
     ),

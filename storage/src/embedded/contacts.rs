@@ -3,6 +3,7 @@
 use super::{Embedded, chats, codec::decode, engines::View, transaction::Transaction};
 use crate::{
     ContactFacts, ContactQuery, ContactRow, ContactStore, Fence, Page, StoreError, contacts,
+    search::folded,
     tables::{self, Table},
 };
 use async_trait::async_trait;
@@ -76,7 +77,7 @@ fn contact(view: &View<'_>, session: SessionId, jid: &Jid) -> Result<Option<Cont
 }
 
 fn page(view: &View<'_>, session: SessionId, query: &ContactQuery) -> Result<Page<ContactRow, Jid>, StoreError> {
-    let text = query.text.as_ref().map(|text| text.to_lowercase());
+    let text = query.text.as_deref().map(folded);
     let mut page = Page { rows: Vec::new(), next: None };
     let mut last = None;
     let all = tables::contacts(session);

@@ -20,6 +20,7 @@ pub use build::{Progress, SEGMENT_MIN, index};
 pub use posting::Posting;
 pub use query::{Query, QueryError};
 pub use run::{Found, search};
+pub(crate) use words::folded;
 
 use serde::{Deserialize, Serialize};
 

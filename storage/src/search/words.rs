@@ -50,6 +50,18 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
+/// A text as it is compared where it is sought as it stands, signs and all: without case and diacritics.
+pub(crate) fn folded(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let mut letters = String::with_capacity(text.len());
+    for letter in text.nfkd().filter(|letter| !is_ignored(*letter)) {
+        fold(letter, &mut letters);
+    }
+    letters
+}
+
 /// A word that is being read.
 #[derive(Default)]
 struct Open {
@@ -162,6 +174,20 @@ mod tests {
     }
 
     #[test]
+    fn folding_keeps_all_but_case_and_diacritics() {
+        for (text, expected) in [
+            ("Élodie Müller-Straße", "elodie muller-strasse"),
+            ("e\u{301}LODIE", "elodie"),
+            ("Ёлка & ΟΔΟΣ 🐦", "елка & οδοσ 🐦"),
+            ("\u{301}", ""),
+            ("A.B", "a.b"),
+            ("कि", "कि"),
+        ] {
+            assert_eq!(folded(text), expected);
+        }
+    }
+
+    #[test]
     fn scripts_without_spaces_are_indexed_in_pairs() {
         assert_eq!(words("我爱北京Tiananmen"), ["[我爱北京]", "tiananmen"]);
         assert_eq!(index("我爱北京"), ["我爱", "爱北", "北京", "京"]);
@@ -180,6 +206,13 @@ mod tests {
                 prop_assert!(!letters.is_empty() && !letters.contains(|letter: char| letter.is_control() || letter == ' '));
                 token.index(|piece| assert!(!piece.is_empty() && piece.len() <= INDEXED_BYTES && letters.contains(piece)));
             }
+        }
+
+        #[test]
+        fn folding_makes_no_signs_and_loses_no_ascii(text in "[ -~é]{0,40}") {
+            let found = folded(&text);
+            prop_assert_eq!(found.chars().count(), text.chars().count());
+            prop_assert!(found.is_ascii() && !found.contains(|letter: char| letter.is_ascii_uppercase()));
         }
 
         #[test]
