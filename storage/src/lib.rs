@@ -33,7 +33,7 @@ pub use fence::{Fence, Gate};
 pub use nodes::{NodeRow, NodeStatus, Renewal};
 pub use rows::{
     Accepted, EARLY_KEPT_SECS, Early, EarlyRow, HistoryQuery, HistoryRow, KeyKind, KeyOp, MediaFile, MessageReceipt,
-    OutboxRow, Owner, Page, ReceiptKind, SendOutcome, SendRecord, SessionRow, TokenRow,
+    OutboxRow, Owner, Page, ParticipantRow, ReceiptKind, SendOutcome, SendRecord, SessionRow, TokenRow,
 };
 pub use store::{
     ChatStore, ContactStore, Engine, HistoryStore, KeyStore, NodeStore, OutboxStore, OwnerStore, SessionStore, Stores,

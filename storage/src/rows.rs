@@ -350,6 +350,19 @@ pub struct MessageReceipt {
     pub at: Timestamp,
 }
 
+/// When a message of the account's own reached a member of its group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantRow {
+    /// The member, as the group addresses its members.
+    pub participant: Jid,
+    /// The member's first device has it.
+    pub delivered_at: Option<Timestamp>,
+    /// The member saw it.
+    pub read_at: Option<Timestamp>,
+    /// The member played it.
+    pub played_at: Option<Timestamp>,
+}
+
 /// Which messages of a history, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryQuery {

@@ -7,13 +7,13 @@
 use crate::{
     Accepted, Amendment, ChatChange, ChatPlace, ChatRow, ContactFacts, ContactQuery, ContactRow, Fence, HistoryQuery,
     HistoryRow, HistorySyncRow, Import, KeyKind, KeyOp, MessageReceipt, NodeRow, NodeStatus, OutboxRow, Owner, Page,
-    Renewal, SendOutcome, SendRecord, SessionRow, StoreError, TokenRow,
+    ParticipantRow, Renewal, SendOutcome, SendRecord, SessionRow, StoreError, TokenRow,
     search::{IndexState, Posting},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use rookery_protocol::{
-    Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId, api::ParticipantReceipt,
+    Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -200,7 +200,7 @@ pub trait HistoryStore: Send + Sync {
         sort_key: u64,
         after: Option<&Jid>,
         limit: usize,
-    ) -> Result<Page<ParticipantReceipt, Jid>, StoreError>;
+    ) -> Result<Page<ParticipantRow, Jid>, StoreError>;
     /// The messages with these sort keys, in the order of the keys; those that are not there are left out.
     async fn at(&self, session: SessionId, sort_keys: Vec<u64>) -> Result<Vec<HistoryRow>, StoreError>;
     /// The messages after this sort key, oldest first, at most `limit`.

@@ -28,7 +28,7 @@
 //! | | session, `2`, address | [`crate::ChatRow`] |
 //! | | session, `3` | [`crate::HistorySyncRow`] |
 //! | `marks` | session, `1`, message id, sort of thing, chat, who | [`crate::EarlyRow`] |
-//! | | session, `2`, inverted sort key, member | [`rookery_protocol::api::ParticipantReceipt`] |
+//! | | session, `2`, inverted sort key, member | [`crate::ParticipantRow`] |
 //! | | session, `3`, generation, inverted sort key of a late message | nothing |
 //! | `words` | session, `00` | [`crate::search::IndexState`] |
 //! | | session, word, `00`, inverted newest sort key, segment | the sort keys of a [`crate::search::Posting`] |

@@ -5,7 +5,7 @@ use crate::{
     world::{FRIEND, OWNER, World},
 };
 use serde_json::{Value, json};
-use whatsapp_simulator::SendOptions;
+use whatsapp_simulator::{GroupOptions, SendOptions};
 
 const MEMBERS: [&str; 3] = ["15550003001", "15550003002", "15550003003"];
 
@@ -34,6 +34,10 @@ async fn each_member_of_a_group_has_receipts() {
     let read = world.message_where(&session, &message, is_read).await;
     assert_eq!(read["status"], "read", "somebody has");
     assert!(of(&participants(&read), MEMBERS[1]).unwrap()["read_at"].is_null(), "and somebody has not: {read}");
+    for row in participants(&read) {
+        assert_eq!(row["jid"], row["participant"]);
+        assert_eq!(format!("{}@s.whatsapp.net", row["phone"].as_str().unwrap()), row["jid"], "{row}");
+    }
     let first = of(&participants(&read), MEMBERS[0]).unwrap()["read_at"].clone();
     world.phone(MEMBERS[0]).mark_read(&message).unwrap();
     world.arrived(MEMBERS[1], &message).await;
@@ -65,6 +69,35 @@ async fn each_member_of_a_group_has_receipts() {
     let private = world.send(&session, FRIEND, "to one").await;
     let row = world.message_where(&session, &private, |row| row["status"] == "delivered").await;
     assert!(row["receipts"].get("participants").is_none(), "{row}");
+    world.finish();
+}
+
+/// A group that addresses its members by LID tells nobody's number; what the contacts know of them is shown beside.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_named_by_all_addresses_that_are_known() {
+    let (world, session) = World::linked(&[]).await;
+    let [known, unknown] = [MEMBERS[0], MEMBERS[1]].map(|number| format!("{}@lid", world.phone(number).lid()));
+    // One has written from the LID, which tells the number as well.
+    let by_lid = SendOptions { by_lid: true, ..SendOptions::default() };
+    let text = whatsapp_simulator::Content::Text("hello".into());
+    let hello = world.phone(MEMBERS[0]).send_with(OWNER, &text, &by_lid).unwrap();
+    world.message_where(&session, &hello, |_| true).await;
+
+    let options = GroupOptions { by_lid: true, ..GroupOptions::default() };
+    let group = world.phone(OWNER).create_group_with("by LID", &MEMBERS[..2], options).unwrap();
+    let message = world.send(&session, &group, "to all").await;
+    let all = world.message_where(&session, &message, |row| participants(row).len() >= 2).await;
+    let of = |lid: &str| {
+        let rows = participants(&all);
+        rows.into_iter().find(|row| row["participant"] == lid).unwrap_or_else(|| panic!("{lid}: {all}"))
+    };
+    let row = of(&known);
+    assert_eq!(
+        (&row["jid"], &row["lid"], &row["phone"]),
+        (&json!(format!("{}@s.whatsapp.net", MEMBERS[0])), &json!(known), &json!(MEMBERS[0]))
+    );
+    let row = of(&unknown);
+    assert_eq!((&row["jid"], &row["lid"]), (&json!(unknown), &json!(unknown)), "of whom nothing is known");
     world.finish();
 }
 

@@ -3,6 +3,7 @@
 use super::{
     Api, Routes,
     body::{Incoming, incoming},
+    contacts::addresses,
     error::{from_send, from_session},
     idempotency::{Key, Meaning, Says},
     query::{CursorKind, Query, listed},
@@ -16,11 +17,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Jid, JidServer, MessageId, SessionId, Timestamp,
     api::{
-        Direction, List, Media, Message, MessageMedia, MessageStatus, MessageType, Receipts, SendText, Sent, SentStatus,
+        Direction, List, Media, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt, Receipts, SendText,
+        Sent, SentStatus,
     },
 };
-use rookery_storage::{HistoryQuery, HistoryRow, SendOutcome, search};
-use std::{convert, sync::Arc, time::Duration};
+use rookery_storage::{ContactRow, HistoryQuery, HistoryRow, ParticipantRow, SendOutcome, search};
+use std::{sync::Arc, time::Duration};
 use warp::{Filter, http::StatusCode, path, reply::Response};
 
 /// WhatsApp's own limit.
@@ -169,7 +171,7 @@ pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: 
     let mut participants = None;
     if row.from_me && row.chat.server() == JidServer::Group {
         let page = api.sessions.participants(id, &row, after.as_ref(), limit).await.map_err(from_session)?;
-        participants = Some(listed(CursorKind::Participants, page, convert::identity));
+        participants = Some(listed(CursorKind::Participants, page, participant));
         // Once more, so that the message's own times are not behind its members'.
         row = find().await?;
     }
@@ -250,6 +252,15 @@ fn message(session: SessionId, row: HistoryRow, receipts: Option<Receipts>) -> M
         reactions,
         receipts,
     }
+}
+
+/// A member's receipts as the API shows them.
+fn participant((row, contact): (ParticipantRow, Option<ContactRow>)) -> ParticipantReceipt {
+    let ParticipantRow { participant, delivered_at, read_at, played_at } = row;
+    // The contact is kept under the phone number, where it is known.
+    let jid = contact.as_ref().map_or_else(|| participant.clone(), |contact| contact.jid.clone());
+    let (lid, phone) = addresses(&jid, contact.as_ref().and_then(|contact| contact.other.as_ref()));
+    ParticipantReceipt { participant, jid, lid, phone, delivered_at, read_at, played_at }
 }
 
 /// The furthest stage that a message has reached.

@@ -9,9 +9,9 @@ use super::{
 };
 use rookery_protocol::{
     DeviceId, Jid, MessageId, SessionId, Timestamp, UserId,
-    api::{ParticipantReceipt, Session, SessionStatus},
+    api::{Session, SessionStatus},
 };
-use rookery_storage::{HistoryQuery, HistoryRow, Page, SessionRow, StoreError, search};
+use rookery_storage::{ContactRow, HistoryQuery, HistoryRow, Page, ParticipantRow, SessionRow, StoreError, search};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -269,15 +269,18 @@ impl Sessions {
         Ok(found.page)
     }
 
-    /// A page of the receipts of a group's members for a message.
+    /// A page of the receipts of a group's members for a message, each with what is known of the member.
     pub(crate) async fn participants(
         &self,
         session: SessionId,
         row: &HistoryRow,
         after: Option<&Jid>,
         limit: usize,
-    ) -> Result<Page<ParticipantReceipt, Jid>, SessionError> {
-        Ok(self.env.stores.history.participants(session, row.sort_key, after, limit).await?)
+    ) -> Result<Page<(ParticipantRow, Option<ContactRow>), Jid>, SessionError> {
+        let page = self.env.stores.history.participants(session, row.sort_key, after, limit).await?;
+        let members: Vec<Jid> = page.rows.iter().map(|row| row.participant.clone()).collect();
+        let contacts = self.env.stores.contacts.get(session, &members).await?;
+        Ok(Page { rows: page.rows.into_iter().zip(contacts).collect(), next: page.next })
     }
 
     /// The messages of a session with this id, newest first.

@@ -275,8 +275,14 @@ pub struct Receipts {
 /// When a group's message reached one of the members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParticipantReceipt {
-    /// The member.
+    /// The member, as the group addresses its members.
     pub participant: Jid,
+    /// The address to write to: by phone number where it is known.
+    pub jid: Jid,
+    /// The address without the phone number.
+    pub lid: Option<Jid>,
+    /// The phone number, digits alone.
+    pub phone: Option<String>,
     /// The member's first device has it.
     pub delivered_at: Option<Timestamp>,
     /// The member saw it.

@@ -1,9 +1,12 @@
 //! What goes with messages: amendments, what comes before them, and receipts of the members of groups.
 
 use super::sample;
-use crate::{Amendment, Change, EARLY_KEPT_SECS, Fence, HistoryRow, MessageReceipt, ReceiptKind, StoreError, Stores};
+use crate::{
+    Amendment, Change, EARLY_KEPT_SECS, Fence, HistoryRow, MessageReceipt, ParticipantRow, ReceiptKind, StoreError,
+    Stores,
+};
 use anyhow::{Context, Result};
-use rookery_protocol::{Jid, Timestamp, api::ParticipantReceipt};
+use rookery_protocol::{Jid, Timestamp};
 
 pub(super) async fn run(stores: &Stores) -> Result<()> {
     before_and_after(stores).await?;
@@ -108,7 +111,7 @@ async fn members(stores: &Stores) -> Result<()> {
     }
     stores.history.insert(&fence, vec![early.clone()]).await?;
     let time = |secs| Some(sample::at(secs));
-    let row = |number, delivered_at, read_at, played_at| ParticipantReceipt {
+    let row = |number, delivered_at, read_at, played_at| ParticipantRow {
         participant: sample::chat(number),
         delivered_at,
         read_at,

@@ -5,10 +5,9 @@
 //! so that no format changes by accident.
 
 use crate::{
-    ChatRow, ContactRow, EarlyRow, HistoryRow, HistorySyncRow, NodeRow, OutboxRow, Owner, SendRecord, SessionRow,
-    StoreError, TokenRow, search::IndexState,
+    ChatRow, ContactRow, EarlyRow, HistoryRow, HistorySyncRow, NodeRow, OutboxRow, Owner, ParticipantRow, SendRecord,
+    SessionRow, StoreError, TokenRow, search::IndexState,
 };
-use rookery_protocol::api::ParticipantReceipt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The first version of every format, and the version of values that are opaque or empty.
@@ -50,7 +49,7 @@ rows! {
     ChatRow => "chat", VERSION;
     HistorySyncRow => "history sync", VERSION;
     EarlyRow => "early row", VERSION;
-    ParticipantReceipt => "receipt", VERSION;
+    ParticipantRow => "receipt", VERSION;
     IndexState => "state of the index", VERSION;
 }
 

@@ -13,14 +13,14 @@ use super::{
     words::note_late,
 };
 use crate::{
-    Amendment, Change, Fence, HistoryQuery, HistoryRow, HistoryStore, MessageReceipt, Page, StoreError,
+    Amendment, Change, Fence, HistoryQuery, HistoryRow, HistoryStore, MessageReceipt, Page, ParticipantRow, StoreError,
     amend::note,
     tables::{self, Table},
 };
 use async_trait::async_trait;
 use fjall::UserValue;
 use futures_util::future::join_all;
-use rookery_protocol::{Jid, MessageId, SessionId, Timestamp, api::ParticipantReceipt};
+use rookery_protocol::{Jid, MessageId, SessionId, Timestamp};
 use std::{collections::VecDeque, ops::Bound};
 
 /// Most rows that a page looks at.
@@ -105,11 +105,11 @@ impl HistoryStore for Embedded {
         sort_key: u64,
         after: Option<&Jid>,
         limit: usize,
-    ) -> Result<Page<ParticipantReceipt, Jid>, StoreError> {
+    ) -> Result<Page<ParticipantRow, Jid>, StoreError> {
         let after = after.map(|member| tables::receipt_of(session, sort_key, member));
         self.0
             .read("history_participants", move |database| {
-                let mut page: Page<ParticipantReceipt, Jid> = Page { rows: Vec::new(), next: None };
+                let mut page: Page<ParticipantRow, Jid> = Page { rows: Vec::new(), next: None };
                 let all = tables::receipts_of(session, sort_key);
                 for entry in database.view().prefix(Table::Marks, &all, after.as_deref()) {
                     if page.rows.len() == limit.max(1) {
@@ -325,7 +325,7 @@ pub(super) fn note_member(
     let Some(member) = &receipt.participant else { return Ok(()) };
     let key = tables::receipt_of(session, sort_key, member);
     let unknown =
-        ParticipantReceipt { participant: member.clone(), delivered_at: None, read_at: None, played_at: None };
+        ParticipantRow { participant: member.clone(), delivered_at: None, read_at: None, played_at: None };
     let mut row = transaction.row(Table::Marks, &key)?.unwrap_or(unknown);
     if note(receipt.kind.of(&mut row.delivered_at, &mut row.read_at, &mut row.played_at), receipt.at) {
         transaction.put_row(Table::Marks, key, &row)?;
