@@ -163,7 +163,7 @@ async fn a_media_host_that_is_down_or_lies_is_503_and_what_was_fetched_stays() {
     let other = receive(&world, MediumKind::Image, "image/png", &picture(ImageFormat::Png, 9, 9));
     let other = url_of(&world, &session, &other).await;
     world.client.delete(&format!("/api/whatsapp/sessions/{session}/disconnect")).await.expect(200);
-    get(&world, &other, &[]).await.error(503, "whatsapp_unavailable").says_when_to_retry();
+    get(&world, &other, &[]).await.error(409, "session_state");
     assert_eq!(get(&world, &url, &[]).await.expect(200).bytes, data, "needs no connection");
     world.finish();
 }

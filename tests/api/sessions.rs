@@ -6,6 +6,7 @@ use crate::{
 };
 use reqwest::Method;
 use serde_json::json;
+use whatsapp_simulator::{Content, MediumKind};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_shows_all_its_fields_from_creation_to_working() {
@@ -263,5 +264,41 @@ async fn a_session_is_found_by_its_lid() {
     let found = world.client.get(&format!("/api/whatsapp/sessions/{lid}")).await.expect(200);
     assert_eq!(found.text("session_id"), session);
     world.stranger().await.get(&format!("/api/whatsapp/sessions/{lid}")).await.error(404, "session_not_found");
+    world.finish();
+}
+
+/// Waiting helps while a session reconnects, and only then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_connection_says_whether_there_will_be_one() {
+    let (world, session) = World::linked(&[]).await;
+    let content = Content::Medium {
+        kind: MediumKind::Document,
+        data: b"text".to_vec().into(),
+        mimetype: "text/plain".into(),
+        caption: None,
+        view_once: false,
+    };
+    let id = world.phone(FRIEND).send(OWNER, &content).unwrap();
+    world.message_where(&session, &id, |_| true).await;
+    let paths = [
+        format!("/api/whatsapp/sessions/{session}/messages/{id}/media"),
+        format!("/api/whatsapp/sessions/{session}/contacts/{FRIEND}/picture"),
+    ];
+    world.simulator.faults().refuse_logins(Some(503));
+    assert!(world.simulator.faults().drop_connection(OWNER, 1));
+    world.status_is(&session, "RECONNECTING").await;
+    for path in &paths {
+        world.client.get(path).await.error(503, "whatsapp_unavailable").says_when_to_retry();
+    }
+    world.client.delete(&format!("/api/whatsapp/sessions/{session}/disconnect")).await.expect(200);
+    for path in &paths {
+        world.client.get(path).await.error(409, "session_state");
+    }
+    world.simulator.faults().refuse_logins(None);
+    world.client.delete(&format!("/api/whatsapp/sessions/{session}/device")).await.expect(200);
+    world.status_is(&session, "LOGGED_OUT").await;
+    for path in &paths {
+        world.client.get(path).await.error(409, "session_state");
+    }
     world.finish();
 }

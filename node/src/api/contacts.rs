@@ -78,6 +78,7 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
     responses(
         (status = 200, description = "Where WhatsApp has it.", body = ProfilePicture),
         (status = 404, description = "`session_not_found`; `picture_not_found`: there is none, or none for this account.", body = ErrorBody),
+        (status = 409, description = "`session_state`: it is stopped, has failed or is not linked.", body = ErrorBody),
         (status = 422, description = "`validation_failed`; `errors` names the fields.", body = ErrorBody),
     ),
 )]

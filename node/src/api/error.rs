@@ -77,7 +77,7 @@ pub(super) fn from_session(error: SessionError) -> ApiError {
         }
         SessionError::State(why) => ApiError::new(ErrorCode::SessionState, capitalised(why)),
         SessionError::NotConnected => {
-            let text = "The session has to be connected for this.";
+            let text = "The session has to be connected for this, and is about to be.";
             ApiError::new(ErrorCode::WhatsappUnavailable, text).retry_after(LATER)
         }
         SessionError::Whatsapp(why) => {
@@ -129,10 +129,6 @@ pub(super) fn from_media(error: MediaError) -> ApiError {
         MediaError::Gone => {
             let text = "Neither WhatsApp nor the phone gave the file: it has expired.";
             ApiError::new(ErrorCode::MediaGone, text)
-        }
-        MediaError::NotConnected => {
-            let text = "The session has to be connected to fetch the file.";
-            ApiError::new(ErrorCode::WhatsappUnavailable, text).retry_after(LATER)
         }
         MediaError::Disk(error) => from_disk(&error),
     }

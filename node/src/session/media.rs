@@ -3,6 +3,7 @@
 use super::{
     SessionError,
     registry::{Handle, Sessions},
+    service::unconnected,
     whatsapp::DownloadFailure,
 };
 use crate::spool::FileId;
@@ -35,9 +36,6 @@ pub(crate) enum MediaError {
     /// Neither WhatsApp nor the phone has it any more.
     #[error("the file is gone")]
     Gone,
-    /// The session has to be connected to fetch it.
-    #[error("the session is not connected")]
-    NotConnected,
     /// This node's disk failed.
     #[error("the file could not be kept")]
     Disk(#[from] std::io::Error),
@@ -80,7 +78,7 @@ impl Sessions {
         into: File,
     ) -> Result<File, MediaError> {
         let handle = self.running(id).await?;
-        let line = handle.desk.line().ok_or(MediaError::NotConnected)?;
+        let line = handle.desk.line().ok_or_else(|| unconnected(&handle.view.borrow()))?;
         let again = into.try_clone()?;
         match line.download(row.kind, file, into).await {
             Ok(file) => return Ok(file),

@@ -1,6 +1,6 @@
 //! What the API asks about a session's contacts and chats.
 
-use super::{SessionError, registry::Sessions};
+use super::{SessionError, registry::Sessions, service::unconnected};
 use rookery_protocol::{Jid, JidServer, SessionId, UserId};
 use rookery_storage::{ChatPlace, ChatRow, ContactQuery, ContactRow, Page, StoreError, Stores};
 use std::collections::{HashMap, HashSet};
@@ -66,7 +66,7 @@ impl Sessions {
         preview: bool,
     ) -> Result<Option<Picture>, SessionError> {
         let handle = self.of_user(user, id).await?;
-        let line = handle.desk.line().ok_or(SessionError::NotConnected)?;
+        let line = handle.desk.line().ok_or_else(|| unconnected(&handle.view.borrow()))?;
         line.picture(jid, preview).await.map_err(|error| SessionError::Whatsapp(format!("{error:#}")))
     }
 }

@@ -350,6 +350,18 @@ fn linked(view: &View) -> Result<(), SessionError> {
     }
 }
 
+/// Why WhatsApp cannot be asked through a session without a connection: there is to be none, or it is on its way.
+pub(super) fn unconnected(view: &View) -> SessionError {
+    if let Err(error) = linked(view) {
+        return error;
+    }
+    match view.status() {
+        _ if view.row.wanted => SessionError::NotConnected,
+        SessionStatus::Failed => SessionError::State("the session has failed; it has to be connected again first"),
+        _ => SessionError::State("the session is stopped; it has to be connected first"),
+    }
+}
+
 /// Connects a linked session that is not connected, so that WhatsApp can be told of the end of its link. When
 /// that fails the phone still shows the device, and its owner can remove it there.
 async fn connect_to_log_out(handle: &Handle) {

@@ -44,6 +44,7 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
         (status = 206, description = "A part of it.", content_type = "*/*", body = FileBytes),
         (status = 304, description = "The caller has it."),
         (status = 404, description = "`session_not_found`, `message_not_found`, `media_not_found`", body = ErrorBody),
+        (status = 409, description = "`session_state`: it is stopped, has failed or is not linked, and this node has no copy.", body = ErrorBody),
         (status = 410, description = "`media_gone`: neither WhatsApp nor the phone has it any more, or the message was taken back.", body = ErrorBody),
         (status = 413, description = "`payload_too_large`: larger than `media.max_bytes`.", body = ErrorBody),
         (status = 416, description = "`range_not_satisfiable`", body = ErrorBody),
