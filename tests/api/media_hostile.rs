@@ -386,29 +386,51 @@ async fn an_upload_that_stops_is_408() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_files_at_once_wait_or_are_refused() {
+async fn too_many_files_of_one_user_wait_or_are_refused_and_others_go_on() {
     let host = Host::start().await;
-    let (world, session) = linked_with(&host, &[("ROOKERY_MEDIA__CONCURRENT", "2")]).await;
+    let (world, session) = linked_with(&host, &[("ROOKERY_MEDIA__CONCURRENT", "4")]).await;
+    let stranger = world.stranger().await;
+    let theirs = stranger.post("/api/whatsapp/sessions", &json!({"session_name": "x"})).await.expect(201).text("session_id");
+    let waiting = async || {
+        let now = stranger.get(&format!("/api/whatsapp/sessions/{theirs}/status")).await.expect(200).body;
+        now["qr"].as_str().map(str::to_owned).ok_or(now.to_string())
+    };
+    let qr = eventually("a QR code", waiting).await;
+    world.phone("15550003003").scan(&qr).unwrap();
+    eventually("a linked session", async || {
+        let now = stranger.get(&format!("/api/whatsapp/sessions/{theirs}/status")).await.expect(200).body;
+        if now["status"] == "WORKING" { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
     let hang = host.put("/hang", Reply::HangInside);
     let request = body(&session, "document", &hang);
-    let hanging = futures_util::future::join_all((0..2).map(|_| world.client.post(MEDIA, &request)));
-    let refused = async {
-        eventually("both are asked for", async || match host.asked("/hang") {
+    // Twice as many as may be taken in of one user.
+    let hanging = futures_util::future::join_all((0..4).map(|_| world.client.post(MEDIA, &request)));
+    let others = async {
+        eventually("two are asked for", async || match host.asked("/hang") {
             2.. => Ok(()),
             fewer => Err(fewer.to_string()),
         })
         .await;
         let url = host.file("/a", b"x");
-        let refused = world.client.post(MEDIA, &body(&session, "document", &url)).await;
-        refused.error(429, "too_many_requests").says_when_to_retry();
-        assert_eq!(host.asked("/a"), 0);
+        let began = Instant::now();
+        sent(stranger.post(MEDIA, &body(&theirs, "document", &url)).await);
+        assert!(began.elapsed() < Duration::from_secs(5), "another user waited {:?}", began.elapsed());
+        let (kind, upload) = form(&[("file", Some("a"), b"x")]);
+        let upload = world.client.request(Method::POST, MEDIA).header("content-type", kind).body(upload);
+        let fetch = body(&session, "document", &url);
+        let (fetched, uploaded) = tokio::join!(world.client.post(MEDIA, &fetch), answer(upload));
+        for refused in [fetched, uploaded] {
+            refused.error(429, "too_many_requests").says_when_to_retry();
+        }
+        assert_eq!((host.asked("/hang"), host.asked("/a")), (2, 1));
         // Texts need no turn.
         world.send(&session, FRIEND, "past them").await;
     };
-    let (hung, ()) = futures_util::future::join(hanging, refused).await;
-    for answer in hung {
-        answer.error(502, "media_fetch_failed");
-    }
+    let (hung, ()) = futures_util::future::join(hanging, others).await;
+    let mut codes: Vec<_> = hung.into_iter().map(|answer| answer.text("code")).collect();
+    codes.sort();
+    assert_eq!(codes, ["media_fetch_failed", "media_fetch_failed", "too_many_requests", "too_many_requests"]);
     let url = host.file("/a", b"x");
     sent(world.client.post(MEDIA, &body(&session, "document", &url)).await);
     world.finish();

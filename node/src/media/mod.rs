@@ -11,6 +11,7 @@ mod mp4;
 mod ogg;
 mod received;
 mod sound;
+mod turns;
 
 pub(crate) use cache::Cache;
 pub(crate) use keep::{Keep, KeepLimits, Location, Place, S3Settings};
@@ -25,19 +26,15 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use decoders::Decoders;
 use inspect::Undecoded;
 use rookery_protocol::{
-    Timestamp,
+    Timestamp, UserId,
     api::{Media as MediaView, MediaShape, MessageType},
 };
 use std::{
     io::{self, Seek},
-    sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::{task::spawn_blocking, time::timeout};
+use turns::{Late, Turn, Turns};
 
 /// How long a caller's file may wait for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +76,7 @@ impl From<SpoolError> for Problem {
 /// A file that is coming in, in its turn.
 pub(crate) struct Incoming {
     draft: Draft,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 }
 
 impl Incoming {
@@ -98,7 +95,7 @@ impl Incoming {
 pub(crate) struct Arrived {
     plain: Plain,
     name: Option<String>,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl Arrived {
@@ -130,20 +127,21 @@ pub(crate) struct Wish {
 pub(crate) struct Media {
     spool: Spool,
     fetcher: Fetcher,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     decoders: Decoders,
     transfer_timeout: Duration,
 }
 
 impl Media {
-    /// Takes in so many files at a time, each within this time. Starts threads that decode images.
+    /// Takes in so many files at a time, of one user at most half of that, each within this time. Starts threads that
+    /// decode images.
     pub(crate) fn new(
         spool: Spool,
         fetcher: Fetcher,
         concurrent: usize,
         transfer_timeout: Duration,
     ) -> io::Result<Self> {
-        let turns = Arc::new(Semaphore::new(concurrent));
+        let turns = Turns::new(concurrent);
         Ok(Self { spool, fetcher, turns, decoders: Decoders::start()?, transfer_timeout })
     }
 
@@ -157,16 +155,18 @@ impl Media {
         self.transfer_timeout
     }
 
-    /// Waits for a turn to take a file in.
-    pub(crate) async fn incoming(&self) -> Result<Incoming, Problem> {
-        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(Problem::Busy("Too many files are being taken in.")) };
+    /// Waits for a turn of this user to take a file in.
+    pub(crate) async fn incoming(&self, user: UserId) -> Result<Incoming, Problem> {
+        let turn = self.turns.take(user, TURN_TIMEOUT).await.map_err(|late| match late {
+            Late::User => Problem::Busy("Too many files of the user are being taken in."),
+            Late::All => Problem::Busy("Too many files are being taken in."),
+        })?;
         Ok(Incoming { draft: self.spool.draft()?, turn })
     }
 
     /// Takes in what a URL leads to; `data:` URLs hold it themselves.
-    pub(crate) async fn fetch(&self, url: &str) -> Result<Arrived, Problem> {
-        let mut incoming = self.incoming().await?;
+    pub(crate) async fn fetch(&self, user: UserId, url: &str) -> Result<Arrived, Problem> {
+        let mut incoming = self.incoming(user).await?;
         if let Some(data) = data_of(url) {
             decode_data(data, &mut incoming).await?;
             return incoming.finish(None).await;
@@ -317,6 +317,10 @@ mod tests {
         .unwrap()
     }
 
+    fn user() -> UserId {
+        UserId::from_bytes([1; 16])
+    }
+
     #[test]
     fn names_lose_what_harms() {
         for (name, clean) in [
@@ -343,11 +347,11 @@ mod tests {
             ("data:,a%20b", "a b"),
             ("DATA:text/plain;BASE64,YQ==", "a"),
         ] {
-            let arrived = media.fetch(url).await.unwrap();
+            let arrived = media.fetch(user(), url).await.unwrap();
             assert_eq!(*arrived.sha256(), <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(expected)), "{url}");
         }
         for url in ["data:", "data:;base64", "data:;base64,!!!", "data:;base64,R3L"] {
-            assert!(matches!(media.fetch(url).await, Err(Problem::Field("media_url", _))), "{url}");
+            assert!(matches!(media.fetch(user(), url).await, Err(Problem::Field("media_url", _))), "{url}");
         }
     }
 
@@ -356,7 +360,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let media = media(dir.path());
         let wish = Wish { kind: MessageType::Document, caption: None, file_name: None, field: "media_url" };
-        let arrived = media.fetch("data:,text").await.unwrap();
+        let arrived = media.fetch(user(), "data:,text").await.unwrap();
         let content = media.prepare(arrived, wish.clone()).await.unwrap();
         let (view, file) = content.media.unwrap();
         assert_eq!((view.mime_type.as_deref(), view.size, file.length), (Some("text/plain"), Some(4), 4));
@@ -365,7 +369,7 @@ mod tests {
         assert_eq!(path.metadata().unwrap().len(), sealed_length(4));
         drop(content.file);
         assert!(!path.exists(), "nobody took it");
-        let empty = media.fetch("data:,").await.unwrap();
+        let empty = media.fetch(user(), "data:,").await.unwrap();
         assert!(matches!(media.prepare(empty, wish).await, Err(Problem::Field("media_url", _))));
     }
 }

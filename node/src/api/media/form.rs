@@ -7,7 +7,7 @@ use super::super::{
 };
 use crate::media::Arrived;
 use multer::{Constraints, Multipart, SizeLimit};
-use rookery_protocol::{ApiError, ErrorCode};
+use rookery_protocol::{ApiError, ErrorCode, UserId};
 
 /// The part that holds the file.
 const FILE: &str = "file";
@@ -19,12 +19,16 @@ const MAX_PARTS: usize = 16;
 const MAX_REST_BYTES: u64 = 512 << 10;
 
 /// Reads the fields, and the file if there is one, within the time that a file may take.
-pub(super) async fn read(api: &Api, request: Incoming) -> Result<(Fields, Option<Arrived>), ApiError> {
+pub(super) async fn read(
+    api: &Api,
+    user: UserId,
+    request: Incoming,
+) -> Result<(Fields, Option<Arrived>), ApiError> {
     let late = || ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time.");
-    tokio::time::timeout(api.media.transfer_timeout(), parts(api, request)).await.map_err(|_| late())?
+    tokio::time::timeout(api.media.transfer_timeout(), parts(api, user, request)).await.map_err(|_| late())?
 }
 
-async fn parts(api: &Api, request: Incoming) -> Result<(Fields, Option<Arrived>), ApiError> {
+async fn parts(api: &Api, user: UserId, request: Incoming) -> Result<(Fields, Option<Arrived>), ApiError> {
     let boundary = multer::parse_boundary(request.content_type())
         .map_err(|_| malformed("The content type must name the boundary of the parts."))?;
     let largest = api.media.max_file_bytes();
@@ -54,7 +58,7 @@ async fn parts(api: &Api, request: Incoming) -> Result<(Fields, Option<Arrived>)
             return Err(ApiError::field(FILE, "must not be given twice"));
         }
         let file_name = part.file_name().map(str::to_owned);
-        let mut incoming = api.media.incoming().await.map_err(from_problem)?;
+        let mut incoming = api.media.incoming(user).await.map_err(from_problem)?;
         while let Some(chunk) = part.chunk().await.map_err(wrong)? {
             incoming.write(&chunk).await.map_err(from_problem)?;
         }

@@ -112,12 +112,12 @@ async fn send_url(api: &Api, caller: &Caller, request: &mut Incoming) -> Answer 
             return sent(wanted.session, receipt);
         }
     }
-    let arrived = api.media.fetch(&url).await.map_err(from_problem)?;
+    let arrived = api.media.fetch(caller.user, &url).await.map_err(from_problem)?;
     accept(api, caller, wanted, arrived, idempotency).await
 }
 
 async fn send_upload(api: &Api, caller: &Caller, request: Incoming) -> Answer {
-    let (mut fields, arrived) = form::read(api, request).await?;
+    let (mut fields, arrived) = form::read(api, caller.user, request).await?;
     fields.refuse("media_url", "must not be given in a form: the file is the part `file`");
     if arrived.is_none() {
         fields.problem("file", "is required");
