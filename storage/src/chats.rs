@@ -78,6 +78,8 @@ pub enum ChatChange {
     Deleted,
     /// Named.
     Named(String),
+    /// A name that was asked for: one that was told meanwhile stays.
+    KnownAs(String),
 }
 
 /// What the phone's history says of a chat. It counts the first time only.
@@ -223,6 +225,7 @@ impl ChatRow {
                 self.read(self.active, 0);
             }
             ChatChange::Named(name) => self.name = Some(name).filter(|name| !name.is_empty()),
+            ChatChange::KnownAs(name) => self.name = self.name.take().or(Some(name).filter(|name| !name.is_empty())),
         }
     }
 

@@ -12,9 +12,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use rookery_protocol::{
-    Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId,
-};
+use rookery_protocol::{Incarnation, Jid, MessageId, NodeId, SessionId, Timestamp, TokenId, UserId};
 use std::{sync::Arc, time::Duration};
 
 /// API tokens.
@@ -248,6 +246,8 @@ pub trait ChatStore: Send + Sync {
         after: Option<&ChatPlace>,
         limit: usize,
     ) -> Result<Page<ChatRow, ChatPlace>, StoreError>;
+    /// The chat under this address; under a LID that of the phone number, where it is known. Also one that is not shown.
+    async fn get(&self, session: SessionId, jid: &Jid) -> Result<Option<ChatRow>, StoreError>;
     /// Takes in what was decided about chats, in the given order, as a whole or not at all. A chat may be named by
     /// the LID or by the phone number. What is decided about a chat that has no row makes one, but is not shown
     /// before something happens in it. After [`ChatChange::Read`] as many inbound messages are unread as are stored

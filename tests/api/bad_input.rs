@@ -278,7 +278,8 @@ async fn broken_queries_and_cursors_name_their_parameter() {
     for (name, value) in [("limit", "1"), ("chat", FRIEND), ("cursor", of_messages.as_str()), ("unknown", "x")] {
         world.client.get(&format!("{messages}?{name}={value}&{name}={value}")).await.names(name);
     }
-    let all = world.client.get(&format!("{messages}?limit=0&from=x&until=y&type=z&chat=x&chat=x&cursor=-&query=.")).await;
+    let all =
+        world.client.get(&format!("{messages}?limit=0&from=x&until=y&type=z&chat=x&chat=x&cursor=-&query=.")).await;
     for name in ["limit", "from", "until", "type", "chat", "cursor", "query"] {
         all.clone().names(name);
     }

@@ -158,6 +158,32 @@ async fn groups_are_chats() {
     world.finish();
 }
 
+/// Its name comes with what WhatsApp tells of it and, where it tells nothing, with the first message.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_have_names() {
+    let world = World::start().await;
+    world.phone(OTHER);
+    let friend = world.phone(FRIEND);
+    let before = friend.create_group("made before", &[OWNER, OTHER]).unwrap();
+    let session = world.link(OWNER).await;
+    let after = friend.create_group("made after", &[OWNER, OTHER]).unwrap();
+    let joined = friend.create_group("joined", &[OTHER]).unwrap();
+    friend.add_to_group(&joined, &[OWNER]).unwrap();
+    let named = |rows: &[Value], group: &str, name: &str| {
+        rows.iter().any(|row| row["jid"] == group && row["name"] == name && row["is_group"] == true)
+    };
+    let content = whatsapp_simulator::Content::Text("to all".into());
+    for (group, name) in [(&before, "made before"), (&after, "made after"), (&joined, "joined")] {
+        friend.send(group, &content).unwrap();
+        chats_where(&world, &session, name, |rows| named(rows, group, name)).await;
+    }
+    for group in [&before, &after] {
+        friend.set_group_subject(group, "renamed").unwrap();
+        chats_where(&world, &session, "another name", |rows| named(rows, group, "renamed")).await;
+    }
+    world.finish();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_meet_while_chats_are_added() {
     let (mut world, session) = World::linked(&[]).await;

@@ -390,7 +390,8 @@ async fn too_many_files_of_one_user_wait_or_are_refused_and_others_go_on() {
     let host = Host::start().await;
     let (world, session) = linked_with(&host, &[("ROOKERY_MEDIA__CONCURRENT", "4")]).await;
     let stranger = world.stranger().await;
-    let theirs = stranger.post("/api/whatsapp/sessions", &json!({"session_name": "x"})).await.expect(201).text("session_id");
+    let theirs =
+        stranger.post("/api/whatsapp/sessions", &json!({"session_name": "x"})).await.expect(201).text("session_id");
     let waiting = async || {
         let now = stranger.get(&format!("/api/whatsapp/sessions/{theirs}/status")).await.expect(200).body;
         now["qr"].as_str().map(str::to_owned).ok_or(now.to_string())

@@ -21,7 +21,8 @@ pub(super) fn preferred<'a>(headers: &HeaderMap, offered: &[&'a str]) -> &'a str
     for form in offered.iter().copied() {
         // What is said of a form is what the range says that names it most exactly.
         let fitting = ranges.iter().enumerate().filter_map(|(place, range)| Some((range.fits(form)?, place, range)));
-        let Some((exactness, place, range)) = fitting.max_by_key(|(exactness, place, _)| (*exactness, usize::MAX - place))
+        let Some((exactness, place, range)) =
+            fitting.max_by_key(|(exactness, place, _)| (*exactness, usize::MAX - place))
         else {
             continue;
         };

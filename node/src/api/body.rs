@@ -143,7 +143,10 @@ impl Fields {
     pub(super) fn put(&mut self, name: String, content: Vec<u8>) {
         let problem = match String::from_utf8(content) {
             Ok(_) if self.values.contains_key(&name) => "must not be given twice",
-            Ok(text) => return _ = self.values.insert(name, Value::String(text)),
+            Ok(text) => {
+                self.values.insert(name, Value::String(text));
+                return;
+            }
             Err(_) => "must be UTF-8",
         };
         self.errors.entry(name.into()).or_default().push(problem.into());

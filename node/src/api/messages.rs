@@ -17,8 +17,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Jid, JidServer, MessageId, SessionId, Timestamp,
     api::{
-        Direction, List, Media, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt, Receipts, SendText,
-        Sent, SentStatus,
+        Direction, List, Media, Message, MessageMedia, MessageStatus, MessageType, ParticipantReceipt, Receipts,
+        SendText, Sent, SentStatus,
     },
 };
 use rookery_storage::{ContactRow, HistoryQuery, HistoryRow, ParticipantRow, SendOutcome, search};
@@ -75,8 +75,7 @@ pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let typing = typing(&mut fields);
     fields.finish()?;
     let (session, chat) = (session.expect("no problem was noted"), chat.expect("no problem was noted"));
-    let idempotency =
-        key.map(|key| key.stands_for(&Meaning { session, chat: &chat, typing, says: Says::Text(&text) }));
+    let idempotency = key.map(|key| key.stands_for(&Meaning { session, chat: &chat, typing, says: Says::Text(&text) }));
     let content = Content::text(text);
     let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
     let send = SendRequest { to, chat, sender: None, content, idempotency, wait, typing };

@@ -40,11 +40,7 @@ impl Query {
     }
 
     /// A parameter that `parse` understands.
-    pub(super) fn get<T, E: Display>(
-        &mut self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    pub(super) fn get<T, E: Display>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         match parse(self.pairs.get(name)?) {
             Ok(value) => Some(value),
             Err(error) => {

@@ -74,7 +74,10 @@ mod tests {
             (b"ATTACHMENT;FileName = x.txt", "x.txt"),
             (b"attachment; filename=\"a;b\\\"c.txt\"; x=y", "a;b\"c.txt"),
             (b"attachment; filename*=UTF-8''%e2%82%ac%20rates.pdf; filename=\"EURO rates.pdf\"", "\u{20ac} rates.pdf"),
-            (b"attachment; filename=\"EURO rates.pdf\"; filename*=utf-8'en'%e2%82%ac%20rates.pdf", "\u{20ac} rates.pdf"),
+            (
+                b"attachment; filename=\"EURO rates.pdf\"; filename*=utf-8'en'%e2%82%ac%20rates.pdf",
+                "\u{20ac} rates.pdf",
+            ),
             (b"attachment; filename*=ISO-8859-1''%e4.txt", "\u{e4}.txt"),
             (b"attachment; filename*=UTF-8''a'b.txt", "a'b.txt"),
             (b"attachment; filename*=\"UTF-8''x.txt\"", "x.txt"),
@@ -89,7 +92,8 @@ mod tests {
         ] {
             assert_eq!(name(header).as_deref(), Some(expected), "{}", String::from_utf8_lossy(header));
         }
-        for header in ["inline", "filename=x", "attachment; filename", "attachment; filename=\"\"", "attachment;;;", ""] {
+        for header in ["inline", "filename=x", "attachment; filename", "attachment; filename=\"\"", "attachment;;;", ""]
+        {
             assert_eq!(name(header.as_bytes()), None, "{header}");
         }
     }

@@ -260,7 +260,8 @@ fn fetched(response: Response<Incoming>, connection: Connection, url: &Url) -> R
         return Err(FetchError::Refused("is served compressed, which was not asked for".into()));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let file_name = headers.get(header::CONTENT_DISPOSITION).and_then(disposition::file_name).or_else(|| path_name(url));
+    let file_name =
+        headers.get(header::CONTENT_DISPOSITION).and_then(disposition::file_name).or_else(|| path_name(url));
     Ok(Fetched { length, file_name, body: response.into_body(), _connection: connection })
 }
 

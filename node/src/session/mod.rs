@@ -7,6 +7,7 @@
 mod actor;
 mod admission;
 mod arrivals;
+mod groups;
 mod history;
 mod indexer;
 mod keeper;

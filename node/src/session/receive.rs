@@ -2,6 +2,7 @@
 
 use super::{
     arrivals::Arrivals,
+    groups::Groups,
     history::HistoryIntake,
     notes::NoteQueue,
     people::numbers,
@@ -26,13 +27,20 @@ const RECEIPT_BATCH: usize = 256;
 /// People of one session whose facts are remembered as stored.
 const MAX_KNOWN: usize = 2_048;
 
+/// Where what need not be stored at once waits, of all sessions. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    pub receipts: ReceiptQueue,
+    pub notes: NoteQueue,
+}
+
 /// The incoming side of a session that this node owns.
 pub(crate) struct Intake {
     fence: Fence,
     stores: Stores,
     keys: Arc<SortKeys>,
-    receipts: ReceiptQueue,
-    notes: NoteQueue,
+    queues: Queues,
+    groups: Arc<Groups>,
     history: Arc<HistoryIntake>,
     /// People whose facts are stored: their hash by address.
     known: Mutex<HashMap<Jid, u64>>,
@@ -45,12 +53,12 @@ impl Intake {
         fence: Fence,
         stores: Stores,
         keys: Arc<SortKeys>,
-        receipts: ReceiptQueue,
-        notes: NoteQueue,
+        queues: Queues,
+        groups: Arc<Groups>,
         history: Arc<HistoryIntake>,
         arrivals: Option<Arrivals>,
     ) -> Self {
-        Self { fence, stores, keys, receipts, notes, history, known: Mutex::default(), arrivals }
+        Self { fence, stores, keys, queues, groups, history, known: Mutex::default(), arrivals }
     }
 
     /// Makes what came durable: messages, who wrote them, and which history was announced.
@@ -79,7 +87,7 @@ impl Intake {
 
     /// Takes a note in, to be written soon.
     pub(crate) fn note(&self, note: Note) {
-        self.notes.put(self.fence.clone(), note);
+        self.queues.notes.put(self.fence.clone(), note);
     }
 
     /// The history that the phone sends.
@@ -114,10 +122,13 @@ impl Intake {
         }
         let counted: Vec<_> = rows.iter().map(|row| (row.from_me, row.kind)).collect();
         let arrived = self.arrivals.as_ref().map(|arrivals| arrivals.among(&rows)).unwrap_or_default();
+        let groups = self.groups.among(&rows);
         let stored = self.stores.history.insert(&self.fence, rows).await;
         if let (Ok(()), Some(arrivals)) = (&stored, &self.arrivals) {
             arrivals.tell(self.fence.session(), arrived);
         }
+        // Also where it failed: the messages come again.
+        self.groups.seen(groups);
         let outcome = if stored.is_ok() { "stored" } else { "failed" };
         for (from_me, kind) in counted {
             metrics::message(if from_me { "outbound" } else { "inbound" }, kind, outcome);
@@ -127,7 +138,7 @@ impl Intake {
 
     /// Takes a receipt in, to be written soon.
     pub(crate) fn receipt(&self, receipt: MessageReceipt) {
-        self.receipts.put(self.fence.clone(), receipt);
+        self.queues.receipts.put(self.fence.clone(), receipt);
     }
 }
 

@@ -7,11 +7,12 @@ use super::{
     Admission, Connector, SessionError, View,
     actor::{Arguments, Message},
     arrivals::Arrivals,
+    groups::{GroupQueue, Groups},
     history::{Decoders, HistoryIntake},
     indexer::Indexer,
     keeper::Keeper,
     notes::NoteQueue,
-    receive::{Intake, ReceiptQueue},
+    receive::{Intake, Queues, ReceiptQueue},
     send::{SendDesk, SendLimits},
     service::PairingCode,
     sort_key::SortKeys,
@@ -81,8 +82,8 @@ pub(crate) struct Sessions {
     stripes: Vec<Mutex<()>>,
     hasher: RandomState,
     supervisor: ActorRef<SupervisorMessage>,
-    receipts: ReceiptQueue,
-    notes: NoteQueue,
+    queues: Queues,
+    groups: GroupQueue,
     decoders: Decoders,
     pub(super) indexer: Indexer,
     closing: CancellationToken,
@@ -94,9 +95,10 @@ impl Sessions {
         // The supervisor has to know the registry and the registry the supervisor; one comes first.
         let late = Arc::new(OnceLock::new());
         let (supervisor, _) = Actor::spawn(None, Supervisor, Arc::clone(&late)).await?;
+        let notes = NoteQueue::start(env.stores.clone());
         let sessions = Arc::new(Self {
-            receipts: ReceiptQueue::start(env.stores.clone()),
-            notes: NoteQueue::start(env.stores.clone()),
+            groups: GroupQueue::start(env.stores.clone(), notes.clone()),
+            queues: Queues { receipts: ReceiptQueue::start(env.stores.clone()), notes },
             decoders: Decoders::new(),
             indexer: Indexer::start(env.stores.clone()),
             env,
@@ -203,13 +205,13 @@ impl Sessions {
             synced,
             closed.clone(),
         );
-        let (receipts, notes) = (self.receipts.clone(), self.notes.clone());
+        let groups = Groups::new(fence.clone(), self.groups.clone(), connection.subscribe());
         let intake = Arc::new(Intake::new(
             fence.clone(),
             env.stores.clone(),
             keys,
-            receipts,
-            notes,
+            self.queues.clone(),
+            groups,
             Arc::clone(&history),
             env.arrivals.clone(),
         ));

@@ -66,6 +66,12 @@ async fn changes(stores: &Stores) -> Result<()> {
     let fence = sample::claimed(stores).await?;
     let jid = sample::chat(1);
     let change = async |change| stores.chats.change(&fence, vec![(jid.clone(), change)]).await;
+    let get = async |jid: &Jid| stores.chats.get(fence.session(), jid).await;
+    assert_eq!(get(&jid).await?, None);
+    change(ChatChange::KnownAs(String::new())).await?;
+    change(ChatChange::KnownAs("asked for".to_owned())).await?;
+    change(ChatChange::KnownAs("asked for again".to_owned())).await?;
+    assert_eq!(get(&jid).await?.context("a row")?.name.as_deref(), Some("asked for"));
     change(ChatChange::Archived(true)).await?;
     assert_eq!(stores.chats.list(fence.session(), None, 9).await?.rows, [], "nothing has happened in it");
     stores.history.insert(&fence, vec![sample::inbound(1, &jid, 1)]).await?;
@@ -73,7 +79,9 @@ async fn changes(stores: &Stores) -> Result<()> {
     change(ChatChange::Muted(Some(Mute::Forever))).await?;
     change(ChatChange::MarkedUnread).await?;
     change(ChatChange::Named("a name".to_owned())).await?;
+    change(ChatChange::KnownAs("late".to_owned())).await?;
     let row = chat(stores, &fence, &jid).await?;
+    assert_eq!(get(&jid).await?.as_ref(), Some(&row));
     assert!(row.archived && row.marked_unread);
     assert_eq!(
         (row.pinned_at, row.muted, row.name.as_deref()),

@@ -69,6 +69,9 @@ async fn one_chat(stores: &Stores) -> Result<()> {
     assert_eq!(chats.len(), 1);
     assert_eq!((&chats[0].jid, chats[0].unread, chats[0].archived), (&phone, 3, true));
     assert_eq!(chats[0].last.as_ref().map(|last| last.sort_key), Some(sample::sort_key(3, 3)));
+    for jid in [&lid, &phone] {
+        assert_eq!(stores.chats.get(session, jid).await?.as_ref(), Some(&chats[0]));
+    }
     stores.chats.change(&fence, vec![(lid, ChatChange::Archived(false))]).await?;
     assert!(!stores.chats.list(session, None, 9).await?.rows[0].archived);
     Ok(())
@@ -94,7 +97,16 @@ async fn pages(stores: &Stores) -> Result<()> {
         stores.contacts.learn(&fence, vec![named("10000@s.whatsapp.net".parse()?, "first")]).await?;
     }
     assert_eq!(found, everybody, "each once, in the order of addresses");
-    for (text, count) in [("ünwin", 5), ("UNWIN e", 5), ("ÓDD", 4), ("ODD", 4), ("even", 5), ("5550000003", 1), ("+1555000", 9), ("nobody", 0)] {
+    for (text, count) in [
+        ("ünwin", 5),
+        ("UNWIN e", 5),
+        ("ÓDD", 4),
+        ("ODD", 4),
+        ("even", 5),
+        ("5550000003", 1),
+        ("+1555000", 9),
+        ("nobody", 0),
+    ] {
         let query = ContactQuery { text: Some(text.to_owned()), limit: 100, after: None };
         assert_eq!(stores.contacts.list(session, &query).await?.rows.len(), count, "{text}");
     }

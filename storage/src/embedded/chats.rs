@@ -1,6 +1,12 @@
 //! Chats: a row a chat, rewritten by every message; the list is sorted when it is read.
 
-use super::{Embedded, codec::decode, contacts::resolve, engines::View, transaction::Transaction};
+use super::{
+    Embedded,
+    codec::decode,
+    contacts::{self, resolve},
+    engines::View,
+    transaction::Transaction,
+};
 use crate::{
     ChatChange, ChatFacts, ChatPlace, ChatRow, ChatStore, ContactRow, Fence, HistoryRow, Page, StoreError,
     chats::has_chat,
@@ -26,6 +32,17 @@ impl ChatStore for Embedded {
     ) -> Result<Page<ChatRow, ChatPlace>, StoreError> {
         let after = after.cloned();
         self.0.read("chats_list", move |database| page(&database.view(), session, after.as_ref(), limit.max(1))).await
+    }
+
+    async fn get(&self, session: SessionId, jid: &Jid) -> Result<Option<ChatRow>, StoreError> {
+        let jid = jid.clone();
+        self.0
+            .read("chats_get", move |database| {
+                let view = database.view();
+                let number = contacts::number(&view, session, &jid)?;
+                view.row(Table::Peers, &tables::chat(session, number.as_ref().unwrap_or(&jid)))
+            })
+            .await
     }
 
     async fn change(&self, fence: &Fence, changes: Vec<(Jid, ChatChange)>) -> Result<(), StoreError> {

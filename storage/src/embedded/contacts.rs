@@ -66,6 +66,15 @@ pub(super) fn resolve(transaction: &Transaction<'_>, session: SessionId, jid: &J
     Ok(row.and_then(|row| row.other))
 }
 
+/// The same outside of a transaction.
+pub(super) fn number(view: &View<'_>, session: SessionId, jid: &Jid) -> Result<Option<Jid>, StoreError> {
+    if jid.server() != JidServer::Lid {
+        return Ok(None);
+    }
+    let row: Option<ContactRow> = view.row(Table::Peers, &tables::contact(session, jid))?;
+    Ok(row.and_then(|row| row.other))
+}
+
 fn contact(view: &View<'_>, session: SessionId, jid: &Jid) -> Result<Option<ContactRow>, StoreError> {
     let row: Option<ContactRow> = view.row(Table::Peers, &tables::contact(session, jid))?;
     match &row {

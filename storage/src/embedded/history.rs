@@ -324,8 +324,7 @@ pub(super) fn note_member(
 ) -> Result<(), StoreError> {
     let Some(member) = &receipt.participant else { return Ok(()) };
     let key = tables::receipt_of(session, sort_key, member);
-    let unknown =
-        ParticipantRow { participant: member.clone(), delivered_at: None, read_at: None, played_at: None };
+    let unknown = ParticipantRow { participant: member.clone(), delivered_at: None, read_at: None, played_at: None };
     let mut row = transaction.row(Table::Marks, &key)?.unwrap_or(unknown);
     if note(receipt.kind.of(&mut row.delivered_at, &mut row.read_at, &mut row.played_at), receipt.at) {
         transaction.put_row(Table::Marks, key, &row)?;

@@ -19,11 +19,7 @@ const MAX_PARTS: usize = 16;
 const MAX_REST_BYTES: u64 = 512 << 10;
 
 /// Reads the fields, and the file if there is one, within the time that a file may take.
-pub(super) async fn read(
-    api: &Api,
-    user: UserId,
-    request: Incoming,
-) -> Result<(Fields, Option<Arrived>), ApiError> {
+pub(super) async fn read(api: &Api, user: UserId, request: Incoming) -> Result<(Fields, Option<Arrived>), ApiError> {
     let late = || ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time.");
     tokio::time::timeout(api.media.transfer_timeout(), parts(api, user, request)).await.map_err(|_| late())?
 }

@@ -28,7 +28,7 @@ use whatsapp_rust::{
 const LONGEST_BAN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What the adapter listens to: every kind costs a dispatch, so only what is used.
-const KINDS: [EventKind; 29] = [
+const KINDS: [EventKind; 30] = [
     EventKind::Connected,
     EventKind::Disconnected,
     EventKind::PairSuccess,
@@ -58,6 +58,7 @@ const KINDS: [EventKind; 29] = [
     EventKind::MarkChatAsReadUpdate,
     EventKind::DeleteChatUpdate,
     EventKind::ClearChatUpdate,
+    EventKind::GroupUpdate,
 ];
 
 /// Stands between one client and its observer.

@@ -3,9 +3,12 @@
 use super::content;
 use rookery_protocol::{Jid, MessageId, Timestamp};
 use rookery_storage::{ChatChange, ContactFacts, Mute};
-use whatsapp_rust::wacore::types::{
-    events::{Event, InboundMessage},
-    message::MessageInfo,
+use whatsapp_rust::wacore::{
+    stanza::groups::GroupNotificationAction,
+    types::{
+        events::{Event, InboundMessage},
+        message::MessageInfo,
+    },
 };
 
 /// Longest name that is kept, in characters. WhatsApp's own limits are far below.
@@ -95,6 +98,18 @@ pub(super) fn note(event: &Event) -> Option<Note> {
         }
         Event::DeleteChatUpdate(update) => chat(&update.jid, ChatChange::Deleted),
         Event::ClearChatUpdate(update) => chat(&update.jid, ChatChange::Cleared),
+        Event::GroupUpdate(update) => chat(&update.group_jid, ChatChange::Named(subject(&update.action)?)),
+        _ => None,
+    }
+}
+
+/// The name that a change of a group gives it: a new one, or the first with which it was made.
+fn subject(action: &GroupNotificationAction) -> Option<String> {
+    match action {
+        GroupNotificationAction::Subject { subject, .. } => name(subject),
+        GroupNotificationAction::Create { raw } => {
+            name(&raw.get_optional_child("group")?.attrs().optional_string("subject")?)
+        }
         _ => None,
     }
 }

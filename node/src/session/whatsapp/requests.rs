@@ -1,6 +1,6 @@
-//! What is asked through a connection besides messages: pictures of WhatsApp, history of the phone.
+//! What is asked through a connection besides messages: pictures and names of groups of WhatsApp, history of the phone.
 
-use super::Line;
+use super::{Line, peers::name};
 use crate::session::people::Picture;
 use anyhow::{Context, bail, ensure};
 use rookery_protocol::{Jid, MessageId};
@@ -26,6 +26,13 @@ impl Line {
         let asked = tokio::time::timeout(REQUEST_TIMEOUT, contacts.get_profile_picture(&jid, preview)).await;
         let picture = asked.context("no answer in time")??;
         Ok(picture.map(|picture| Picture { id: picture.id, url: picture.url }))
+    }
+
+    /// The name of a group; none when it has none.
+    pub(crate) async fn subject(&self, group: &Jid) -> anyhow::Result<Option<String>> {
+        let group = group.as_str().parse::<whatsapp_rust::Jid>().context("the address")?;
+        let asked = tokio::time::timeout(REQUEST_TIMEOUT, self.0.client.groups().get_metadata(&group)).await;
+        Ok(name(&asked.context("no answer in time")??.subject))
     }
 
     /// Asks the phone to announce a chunk of history again, by the id of its announcement, as WhatsApp Web does.
