@@ -6,7 +6,7 @@ use crate::{
     fetch::{self, Fetcher},
     media::{Cache, Keep, KeepLimits, Location, Media, Place, Received, S3Settings},
     metrics,
-    session::{Admission, Arrivals, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
+    session::{Admission, Alone, Arrivals, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
     spool::{FileId, Spool},
     storage,
 };
@@ -84,6 +84,7 @@ impl App {
             max_body_bytes: config.api.max_body_bytes,
             read_timeout: Duration::from_millis(config.api.read_timeout_ms),
             probe: ProbeCache::default(),
+            relay: None,
         });
         let stop_serving = CancellationToken::new();
         let mut servers = JoinSet::new();
@@ -224,6 +225,7 @@ fn environment(
         node: config.node.id.clone(),
         incarnation: Incarnation::generate(),
         stores: stores.clone(),
+        placement: Arc::new(Alone),
         connector: Arc::new(Connector::new(settings, logins.clone())),
         logins,
         pairings,

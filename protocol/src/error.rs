@@ -1,5 +1,6 @@
 //! Errors as a caller of the API sees them: one code, one HTTP status each, one body.
 
+use crate::SessionId;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 use utoipa::ToSchema;
@@ -103,12 +104,21 @@ pub struct ApiError {
     pub errors: FieldErrors,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// The session that runs on another node, which has to answer instead. Never shown to a caller.
+    pub elsewhere: Option<SessionId>,
 }
 
 impl ApiError {
     /// An error with this code and text.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), errors: FieldErrors::new(), retry_after: None }
+        Self { code, message: message.into(), errors: FieldErrors::new(), retry_after: None, elsewhere: None }
+    }
+
+    /// Nothing was done: this session runs on another node.
+    pub fn elsewhere(session: SessionId) -> Self {
+        let error = Self::new(ErrorCode::Unavailable, "The session is not available on this node now.")
+            .retry_after(Duration::from_secs(1));
+        Self { elsewhere: Some(session), ..error }
     }
 
     /// One field is not valid.

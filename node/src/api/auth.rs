@@ -1,6 +1,6 @@
 //! Who may do what: bearer tokens of users, the admin key, and the token of `/metrics`.
 
-use super::{Api, error};
+use super::{Api, body::Incoming, error};
 use rookery_protocol::{ApiError, ErrorCode, UserId};
 use rookery_storage::{StoreError, TokenRow, TokenStore};
 use sha2::{Digest, Sha256};
@@ -80,7 +80,18 @@ impl MetricsAccess {
 
 impl Api {
     /// The user whose token the caller shows.
-    pub(super) async fn user(&self, headers: &HeaderMap) -> Result<UserId, ApiError> {
+    pub(super) async fn user(&self, request: &Incoming) -> Result<UserId, ApiError> {
+        if let Some(user) = request.slip.as_ref().and_then(|slip| slip.trusted()) {
+            return Ok(user);
+        }
+        let user = self.user_of_token(&request.headers).await?;
+        if let Some(slip) = &request.slip {
+            slip.note_user(user);
+        }
+        Ok(user)
+    }
+
+    async fn user_of_token(&self, headers: &HeaderMap) -> Result<UserId, ApiError> {
         let shown = hash(bearer(headers)?);
         let found = self.stores.tokens.find(&shown).await.map_err(|error| error::from_store(&error))?;
         match found {

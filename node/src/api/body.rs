@@ -3,7 +3,11 @@
 //! The body is read only when a handler asks for it, which it does after it has checked who asks: a stranger costs
 //! neither memory nor time.
 
-use super::{Api, query::Query};
+use super::{
+    Api,
+    query::Query,
+    relay::{Slip, slip},
+};
 use futures_util::{Stream, StreamExt};
 use hyper::body::Bytes;
 use rookery_protocol::{ApiError, ErrorCode, FieldErrors};
@@ -24,6 +28,8 @@ pub(super) struct Incoming {
     timeout: Duration,
     /// When the handler was called.
     pub arrived: Instant,
+    /// For the case that another node has to answer.
+    pub slip: Option<Arc<Slip>>,
 }
 
 /// A body on its way.
@@ -36,10 +42,10 @@ const FIRST_ROOM: usize = 16 << 10;
 pub(super) fn incoming(api: &Arc<Api>) -> impl Filter<Extract = (Incoming,), Error = Rejection> + Clone + use<> {
     let (limit, timeout) = (api.max_body_bytes, api.read_timeout);
     let query = warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
-    warp::header::headers_cloned().and(query).and(warp::body::stream()).map(
-        move |headers: HeaderMap, query: String, stream| {
+    warp::header::headers_cloned().and(query).and(slip()).and(warp::body::stream()).map(
+        move |headers: HeaderMap, query: String, slip, stream| {
             let body: Body = Box::pin(StreamExt::map(stream, copy));
-            Incoming { headers, query, body, limit, timeout, arrived: Instant::now() }
+            Incoming { headers, query, body, limit, timeout, arrived: Instant::now(), slip }
         },
     )
 }
@@ -94,11 +100,15 @@ impl Incoming {
         self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
     }
 
-    async fn read(&mut self) -> Result<Vec<u8>, ApiError> {
+    async fn read(&mut self) -> Result<Bytes, ApiError> {
         let declared = usize::try_from(self.declared_length().unwrap_or(0)).unwrap_or(usize::MAX);
         let reading = read(&mut self.body, declared, self.limit);
         let late = |_| Err(ApiError::new(ErrorCode::RequestTimeout, "The body did not arrive in time."));
-        tokio::time::timeout(self.timeout, reading).await.unwrap_or_else(late)
+        let body = Bytes::from(tokio::time::timeout(self.timeout, reading).await.unwrap_or_else(late)?);
+        if let Some(slip) = &self.slip {
+            slip.note_body(&body);
+        }
+        Ok(body)
     }
 
     fn parse(&self, body: &[u8]) -> Result<Fields, ApiError> {

@@ -42,7 +42,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ),
 )]
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let mut query = request.query()?;
     let after = query.cursor::<Place>(CursorKind::Chats).map(|place| place.0);

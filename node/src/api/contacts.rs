@@ -49,7 +49,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ),
 )]
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let mut query = request.query()?;
     let text = |text: &str| match text.trim() {
@@ -83,7 +83,7 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
     ),
 )]
 pub(super) async fn picture(id: String, jid: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let mut query = request.query()?;
     let preview = query.get("type", |text| match text {

@@ -5,7 +5,7 @@ use crate::{
     media::Problem,
     session::{MediaError, SendError, SessionError},
 };
-use rookery_protocol::{ApiError, ErrorCode};
+use rookery_protocol::{ApiError, ErrorCode, SessionId};
 use rookery_storage::StoreError;
 use std::{convert::Infallible, time::Duration};
 use warp::{
@@ -69,6 +69,7 @@ pub(super) fn from_store(error: &StoreError) -> ApiError {
 pub(super) fn from_session(error: SessionError) -> ApiError {
     match error {
         SessionError::NotFound => ApiError::new(ErrorCode::SessionNotFound, "There is no such session."),
+        SessionError::Elsewhere(session) => ApiError::elsewhere(session),
         SessionError::Closing => {
             ApiError::new(ErrorCode::Unavailable, "The session is not available on this node now.").retry_after(SOON)
         }
@@ -89,7 +90,7 @@ pub(super) fn from_session(error: SessionError) -> ApiError {
 }
 
 /// An error of a send: it was certainly not accepted.
-pub(super) fn from_send(error: &SendError) -> ApiError {
+pub(super) fn from_send(session: SessionId, error: &SendError) -> ApiError {
     match error {
         SendError::QueueFull => {
             let text = "Too many messages of this session are waiting to be sent.";
@@ -102,9 +103,8 @@ pub(super) fn from_send(error: &SendError) -> ApiError {
             let text = "The Idempotency-Key was used for another request.";
             ApiError::new(ErrorCode::IdempotencyConflict, text)
         }
-        SendError::Closed => {
-            ApiError::new(ErrorCode::Unavailable, "The session is not available on this node now.").retry_after(SOON)
-        }
+        // Stopped here a moment ago; it may run elsewhere by now.
+        SendError::Closed => ApiError::elsewhere(session),
         SendError::Store(error) => from_store(error),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ),
 )]
 pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let mut query = request.query()?;
     let wait_ms = query.wait_ms();
     query.finish()?;
@@ -80,7 +80,7 @@ pub(super) async fn send_text(api: Arc<Api>, mut request: Incoming) -> Answer {
     let wait = wait_ms.map_or(api.send_wait, Duration::from_millis);
     let send = SendRequest { to, chat, sender: None, content, idempotency, wait, typing };
     let receipt = api.sessions.send(user, session, send).await.map_err(from_session)?;
-    sent(session, receipt.map_err(|error| from_send(&error))?)
+    sent(session, receipt.map_err(|error| from_send(session, &error))?)
 }
 
 /// The address that a caller means.
@@ -127,7 +127,7 @@ pub(super) fn sent(session_id: SessionId, receipt: SendReceipt) -> Answer {
     ),
 )]
 pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let mut asked = request.query()?;
     let (query, words) = (history_query(&mut asked), asked.get("query", search::Query::parse));
@@ -156,7 +156,7 @@ pub(super) async fn list(id: String, api: Arc<Api>, request: Incoming) -> Answer
     ),
 )]
 pub(super) async fn get(id: String, message_id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let message_id = self::message_id(&message_id)?;
     let mut asked = request.query()?;

@@ -17,6 +17,7 @@ mod messages;
 mod methods;
 mod openapi;
 mod query;
+mod relay;
 mod reply;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -27,6 +28,7 @@ mod tokens;
 
 pub(crate) use auth::{Access, MetricsAccess};
 pub(crate) use openapi::document as openapi_document;
+pub(crate) use relay::{Inbound, Outcome, Relay, Relayed};
 pub(crate) use server::Server;
 pub(crate) use service::ProbeCache;
 
@@ -65,6 +67,8 @@ pub(crate) struct Api {
     pub max_body_bytes: usize,
     pub read_timeout: Duration,
     pub probe: service::ProbeCache,
+    /// The way to the other nodes, where there are any.
+    pub relay: Option<Arc<dyn Relay>>,
 }
 
 /// A route, or several: a filter that answers.

@@ -19,7 +19,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
 }
 
 async fn make_panic(id: String, api: Arc<Api>, request: Incoming) -> Result<Response, ApiError> {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     api.sessions.panic(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(json(StatusCode::ACCEPTED, &Success { success: true }))
 }

@@ -5,7 +5,7 @@
 use super::{
     Api,
     linger::{Lent, lend},
-    methods, reply,
+    methods, relay, reply,
     reply::Route,
     routes,
     service::metrics_page,
@@ -25,7 +25,6 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 use tracing::Instrument;
 use warp::{
     http::{HeaderValue, Method, Request, StatusCode, header},
@@ -84,9 +83,9 @@ impl Server {
             request_timeout: Duration::from_millis(config.request_timeout_ms),
         };
         let service = warp::service(routes(&api));
-        self.run(limits, stop, move |request| {
-            let mut service = service.clone();
-            async move { service.call(request).await.unwrap_or_else(|never: Infallible| match never {}) }
+        self.run(limits, stop, move |request: Request<Lent>| {
+            let (api, service) = (Arc::clone(&api), service.clone());
+            async move { relay::answer(&api, service, request).await }
         })
         .await;
     }

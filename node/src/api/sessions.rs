@@ -65,7 +65,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Vec<Routes> {
     ),
 )]
 pub(super) async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let mut fields = request.fields().await?;
     let name = fields.name("session_name", 255);
     fields.finish()?;
@@ -87,7 +87,7 @@ pub(super) async fn create(api: Arc<Api>, mut request: Incoming) -> Answer {
     ),
 )]
 pub(super) async fn list(api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let mut query = request.query()?;
     let (after, limit) = (query.cursor::<SessionId>(CursorKind::Sessions), query.limit());
     query.finish()?;
@@ -106,7 +106,7 @@ pub(super) async fn list(api: Arc<Api>, request: Incoming) -> Answer {
     ),
 )]
 pub(super) async fn status(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let session = api.sessions.session(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(json(StatusCode::OK, &session))
 }
@@ -122,7 +122,7 @@ pub(super) async fn status(id: String, api: Arc<Api>, request: Incoming) -> Answ
     ),
 )]
 pub(super) async fn by_device(key: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let decoded = percent_encoding::percent_decode_str(&key).decode_utf8().ok();
     let key = decoded.and_then(|key| DeviceKey::parse(&key)).ok_or_else(no_session)?;
     let session = api.sessions.by_device(user, &key).await.map_err(from_session)?;
@@ -141,7 +141,7 @@ pub(super) async fn by_device(key: String, api: Arc<Api>, request: Incoming) -> 
     ),
 )]
 pub(super) async fn disconnect(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let session = api.sessions.disconnect(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(done(session))
 }
@@ -157,7 +157,7 @@ pub(super) async fn disconnect(id: String, api: Arc<Api>, request: Incoming) -> 
     ),
 )]
 pub(super) async fn connect(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let session = api.sessions.connect(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(done(session))
 }
@@ -173,7 +173,7 @@ pub(super) async fn connect(id: String, api: Arc<Api>, request: Incoming) -> Ans
     ),
 )]
 pub(super) async fn remove_device(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let session = api.sessions.remove_device(user, session_id(&id)?).await.map_err(from_session)?;
     Ok(done(session))
 }
@@ -189,7 +189,7 @@ pub(super) async fn remove_device(id: String, api: Arc<Api>, request: Incoming) 
     ),
 )]
 pub(super) async fn delete(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     api.sessions.delete(user, id).await.map_err(from_session)?;
     // Nothing of it can be reached any more; where files are kept far away, removing them takes its time.
@@ -209,7 +209,7 @@ pub(super) async fn delete(id: String, api: Arc<Api>, request: Incoming) -> Answ
     ),
 )]
 pub(super) async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let view = api.sessions.view(user, session_id(&id)?).await.map_err(from_session)?;
     let none =
         || ApiError::new(ErrorCode::QrNotAvailable, format!("No QR code is due: the session is {}.", view.status()));
@@ -236,7 +236,7 @@ pub(super) async fn qr(id: String, api: Arc<Api>, request: Incoming) -> Answer {
     ),
 )]
 pub(super) async fn pairing_code(id: String, api: Arc<Api>, mut request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let mut fields = request.fields().await?;
     let phone = fields.parsed_with("phone", |text| {

@@ -38,7 +38,7 @@ impl Sessions {
         id: SessionId,
         query: &ContactQuery,
     ) -> Result<Page<ContactRow, Jid>, SessionError> {
-        self.of_user(user, id).await?;
+        self.readable(user, id).await?;
         Ok(self.env.stores.contacts.list(id, query).await?)
     }
 
@@ -50,7 +50,7 @@ impl Sessions {
         after: Option<&ChatPlace>,
         limit: usize,
     ) -> Result<Page<(ChatRow, Option<ContactRow>), ChatPlace>, SessionError> {
-        self.of_user(user, id).await?;
+        self.readable(user, id).await?;
         let page = self.env.stores.chats.list(id, after, limit).await?;
         let jids: Vec<Jid> = page.rows.iter().map(|chat| chat.jid.clone()).collect();
         let contacts = self.env.stores.contacts.get(id, &jids).await?;

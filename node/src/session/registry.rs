@@ -4,7 +4,7 @@
 //! before has closed its socket.
 
 use super::{
-    Admission, Connector, SessionError, View,
+    Admission, Connector, Place, Placement, SessionError, View,
     actor::{Arguments, Message},
     arrivals::Arrivals,
     groups::{GroupQueue, Groups},
@@ -23,7 +23,7 @@ use crate::spool::Spool;
 use futures_util::StreamExt;
 use ractor::{Actor, ActorRef};
 use rookery_protocol::{Incarnation, Jid, NodeId, SessionId, Timestamp, UserId, api::SessionStatus};
-use rookery_storage::{Fence, Owner, SessionRow, StoreError, Stores};
+use rookery_storage::{Fence, SessionRow, StoreError, Stores};
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
@@ -47,6 +47,8 @@ pub(crate) struct Environment {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub stores: Stores,
+    /// Which sessions may run here.
+    pub placement: Arc<dyn Placement>,
     pub connector: Arc<Connector>,
     /// The pace of sessions that are linked.
     pub logins: Admission,
@@ -159,7 +161,7 @@ impl Sessions {
         if self.closing.is_cancelled() {
             return Err(SessionError::Closing);
         }
-        if self.of_user_count(row.user_id) >= self.env.per_user_limit {
+        if self.of_user_count(row.user_id).await? >= self.env.per_user_limit {
             return Err(SessionError::TooMany);
         }
         self.env.stores.sessions.create(&row).await?;
@@ -168,14 +170,13 @@ impl Sessions {
 
     /// Claims the session and starts its actor. The caller holds the session's stripe.
     async fn activate(&self, row: SessionRow) -> Result<Handle, SessionError> {
+        let id = row.session_id;
         if self.closing.is_cancelled() {
-            return Err(SessionError::Closing);
+            return Err(SessionError::Elsewhere(id));
         }
         let env = &self.env;
-        let id = row.session_id;
         let user_id = row.user_id;
-        let seen = env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
-        let fence = self.claim(id, &seen).await?;
+        let fence = self.claim(id).await?;
         let last = env.stores.history.last_sort_key(id).await?;
         let keys = Arc::new(SortKeys::after(last, Some(self.indexer.reminder(&fence))));
         let synced = env.stores.syncs.state(id).await?;
@@ -229,8 +230,8 @@ impl Sessions {
         let args = Arguments { row, policy, keeper, desk: desk.clone(), intake, connection, view: publish, closed };
         let (reply, spawned) = oneshot::channel();
         let spawn = SupervisorMessage::Spawn(id, Box::new(args), reply);
-        self.supervisor.cast(spawn).map_err(|_| SessionError::Closing)?;
-        let actor = spawned.await.map_err(|_| SessionError::Closing)?;
+        self.supervisor.cast(spawn).map_err(|_| SessionError::Elsewhere(id))?;
+        let actor = spawned.await.map_err(|_| SessionError::Elsewhere(id))?;
         let pairing = Arc::default();
         let handle = Handle { user_id, actor, view, desk, fence, history, pairing, keeper_ended };
         // Nobody is to see what an earlier run has left in the row, such as a connection that is gone.
@@ -242,8 +243,17 @@ impl Sessions {
         Ok(handle)
     }
 
-    async fn claim(&self, id: SessionId, seen: &Owner) -> Result<Fence, StoreError> {
-        self.env.stores.owners.claim(id, seen, &self.env.node, self.env.incarnation).await
+    /// Becomes the owner, if the session is to run here.
+    async fn claim(&self, id: SessionId) -> Result<Fence, SessionError> {
+        let env = &self.env;
+        let seen = env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
+        if env.placement.place(id, &seen) != Place::Here {
+            return Err(SessionError::Elsewhere(id));
+        }
+        match env.stores.owners.claim(id, &seen, &env.node, env.incarnation).await {
+            Err(StoreError::ClaimLost { .. }) => Err(SessionError::Elsewhere(id)),
+            claimed => Ok(claimed?),
+        }
     }
 
     /// Starts the actor of a session again that has failed.
@@ -256,7 +266,7 @@ impl Sessions {
             }
         }
         match self.running(id).await {
-            Ok(_) | Err(SessionError::NotFound | SessionError::Closing) => {}
+            Ok(_) | Err(SessionError::NotFound | SessionError::Closing | SessionError::Elsewhere(_)) => {}
             Err(error) => tracing::error!(session_id = %id, %error, "failed session could not be started again"),
         }
     }
@@ -275,12 +285,7 @@ impl Sessions {
     /// Removes a session and all its data.
     pub(super) async fn erase(&self, id: SessionId) -> Result<(), SessionError> {
         let _guard = self.stripe(id).lock().await;
-        let fence = if let Some(handle) = self.close(id, true).await {
-            handle.fence
-        } else {
-            let seen = self.env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
-            self.claim(id, &seen).await?
-        };
+        let fence = if let Some(handle) = self.close(id, true).await { handle.fence } else { self.claim(id).await? };
         Ok(self.env.stores.sessions.delete(&fence).await?)
     }
 
@@ -300,17 +305,68 @@ impl Sessions {
         self.supervisor.stop(None);
     }
 
-    fn of_user_count(&self, user: UserId) -> usize {
+    /// How many sessions the user has, all nodes' taken together; what is above the limit is not counted.
+    async fn of_user_count(&self, user: UserId) -> Result<usize, StoreError> {
+        if self.env.placement.is_alone() {
+            return Ok(self.running_of(user));
+        }
+        let (mut count, mut after) = (0, None);
+        while count < self.env.per_user_limit {
+            let page = self.env.stores.sessions.list(user, after, SCAN_PAGE).await?;
+            count += page.rows.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    fn running_of(&self, user: UserId) -> usize {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
         running.values().filter(|handle| handle.user_id == user).count()
     }
 
     /// The user's session whose account has this LID.
-    pub(super) fn by_lid(&self, user: UserId, lid: &Jid) -> Option<Handle> {
-        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        let of_account =
-            |handle: &&Handle| handle.user_id == user && handle.view.borrow().row.lid.as_ref() == Some(lid);
-        running.values().find(of_account).cloned()
+    pub(super) async fn by_lid(&self, user: UserId, lid: &Jid) -> Result<Option<SessionRow>, StoreError> {
+        let local = {
+            let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+            let rows =
+                running.values().filter(|handle| handle.user_id == user).map(|handle| handle.view.borrow().row.clone());
+            { rows }.find(|row| row.lid.as_ref() == Some(lid))
+        };
+        if local.is_some() || self.env.placement.is_alone() {
+            return Ok(local);
+        }
+        let mut after = None;
+        loop {
+            let page = self.env.stores.sessions.list(user, after, SCAN_PAGE).await?;
+            let found = page.rows.into_iter().find(|row| row.lid.as_ref() == Some(lid));
+            after = page.next;
+            if found.is_some() || after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Which sessions run here.
+    pub(crate) fn ids(&self) -> Vec<SessionId> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Has a session run here, if that is its place.
+    pub(crate) async fn take_over(&self, id: SessionId) -> Result<(), SessionError> {
+        self.running(id).await.map(drop)
+    }
+
+    /// Gives a session up, so that another node can claim it: what is being sent is finished, the socket closed. Who
+    /// asks for the session meanwhile waits until it is released.
+    pub(crate) async fn hand_over(&self, id: SessionId) -> Result<(), StoreError> {
+        let _guard = self.stripe(id).lock().await;
+        match self.close(id, false).await {
+            Some(handle) => self.env.stores.owners.release(&handle.fence).await,
+            None => Ok(()),
+        }
     }
 
     /// When the oldest message that is not sent yet was accepted, over all sessions.
@@ -345,7 +401,8 @@ impl Handle {
     /// Tells the actor and waits until all effects are done.
     pub(super) async fn ask(&self, event: Event) -> Result<(), SessionError> {
         let (done, heard) = oneshot::channel();
-        self.actor.cast(Message::Event(event, Some(done))).map_err(|_| SessionError::Closing)?;
-        heard.await.map_err(|_| SessionError::Closing)
+        let gone = || SessionError::Elsewhere(self.fence.session());
+        self.actor.cast(Message::Event(event, Some(done))).map_err(|_| gone())?;
+        heard.await.map_err(|_| gone())
     }
 }

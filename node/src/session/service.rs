@@ -1,14 +1,15 @@
 //! What the API asks of sessions. Every call names the user: another user's session does not exist.
 
 use super::{
-    SendError, SendReceipt, SendRequest, View,
+    Place, SendError, SendReceipt, SendRequest, View,
     actor::Message,
     people::numbers,
     registry::{Handle, Sessions},
     state::Event,
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use rookery_protocol::{
-    DeviceId, Jid, MessageId, SessionId, Timestamp, UserId,
+    DeviceId, Epoch, Jid, MessageId, SessionId, Timestamp, UserId,
     api::{Session, SessionStatus},
 };
 use rookery_storage::{ContactRow, HistoryQuery, HistoryRow, Page, ParticipantRow, SessionRow, StoreError, search};
@@ -23,6 +24,11 @@ const CONNECT_TO_LOG_OUT: Duration = Duration::from_secs(8);
 /// How long a session may take to reach the state in which a pairing code can be had.
 const PAIRING_START: Duration = Duration::from_secs(15);
 
+/// How many owners are read side by side for a list.
+const READS: usize = 16;
+/// How many ids are tried until one belongs to this node: far more than a cluster has nodes.
+const IDS: usize = 20_000;
+
 /// How long a request for a pairing code may wait for those before it.
 const PAIRING_TURN: Duration = Duration::from_secs(30);
 
@@ -32,6 +38,9 @@ pub(crate) enum SessionError {
     /// There is no such session of this user.
     #[error("no such session")]
     NotFound,
+    /// It runs on another node, or is to; nothing was done.
+    #[error("session {0} is on another node")]
+    Elsewhere(SessionId),
     /// The node is stopping.
     #[error("the node is stopping")]
     Closing,
@@ -75,7 +84,7 @@ pub(crate) enum DeviceKey {
 impl Sessions {
     /// Creates a session and starts to pair it.
     pub(crate) async fn create_session(&self, user: UserId, name: String) -> Result<Session, SessionError> {
-        let handle = self.create(SessionRow::new(user, name, Timestamp::now())).await?;
+        let handle = self.create(self.new_row(user, name)?).await?;
         Ok(self.describe(&handle))
     }
 
@@ -97,11 +106,8 @@ impl Sessions {
         limit: usize,
     ) -> Result<Page<Session, SessionId>, SessionError> {
         let page = self.env.stores.sessions.list(user, after, limit).await?;
-        let rows = page.rows.into_iter().map(|row| match self.find(row.session_id) {
-            Some(handle) => self.describe(&handle),
-            None => Self::describe_row(row),
-        });
-        Ok(Page { rows: rows.collect(), next: page.next })
+        let rows = stream::iter(page.rows).map(|row| self.describe_any(row)).buffered(READS).try_collect().await?;
+        Ok(Page { rows, next: page.next })
     }
 
     /// The user's session with this device, account or id. Of several with one account, a connected one.
@@ -111,8 +117,8 @@ impl Sessions {
             DeviceKey::Device(device) => (device.phone(), Some(device)),
             DeviceKey::Phone(phone) => (phone.as_str(), None),
             DeviceKey::Lid(lid) => {
-                let handle = self.by_lid(user, lid).ok_or(SessionError::NotFound)?;
-                return Ok(self.describe(&handle));
+                let row = self.by_lid(user, lid).await?.ok_or(SessionError::NotFound)?;
+                return self.describe_any(row).await;
             }
         };
         let rows = self.env.stores.sessions.find_by_phone(user, phone).await?;
@@ -121,7 +127,7 @@ impl Sessions {
             if device.is_some_and(|device| row.device.as_ref() != Some(device)) {
                 continue;
             }
-            let session = self.session(user, row.session_id).await?;
+            let session = self.describe_any(row).await?;
             if session.status == SessionStatus::Working {
                 return Ok(session);
             }
@@ -191,8 +197,8 @@ impl Sessions {
         }
         let (reply, answer) = oneshot::channel();
         let ask = Message::PairingCode(phone.to_owned(), reply);
-        handle.actor.cast(ask).map_err(|_| SessionError::Closing)?;
-        let code = answer.await.map_err(|_| SessionError::Closing)?;
+        handle.actor.cast(ask).map_err(|_| SessionError::Elsewhere(id))?;
+        let code = answer.await.map_err(|_| SessionError::Elsewhere(id))?;
         let text = code.map_err(|error| SessionError::Whatsapp(format!("{error:#}")))?;
         *latest = Some(PairingCode { phone: phone.to_owned(), text: text.clone(), made: Instant::now() });
         Ok(text)
@@ -248,7 +254,7 @@ impl Sessions {
         id: SessionId,
         query: &HistoryQuery,
     ) -> Result<Page<HistoryRow, u64>, SessionError> {
-        self.of_user(user, id).await?;
+        self.readable(user, id).await?;
         Ok(self.env.stores.history.list(id, query).await?)
     }
 
@@ -260,9 +266,11 @@ impl Sessions {
         words: &search::Query,
         query: &HistoryQuery,
     ) -> Result<Page<HistoryRow, u64>, SessionError> {
-        let handle = self.of_user(user, id).await?;
+        self.readable(user, id).await?;
         let found = search::search(&self.env.stores, id, words, query).await?;
-        if found.behind {
+        if found.behind
+            && let Some(handle) = self.find(id)
+        {
             // Messages may wait for the index since before the node was started.
             self.indexer.reminder(&handle.fence).remind();
         }
@@ -290,7 +298,7 @@ impl Sessions {
         id: SessionId,
         message: &MessageId,
     ) -> Result<Vec<HistoryRow>, SessionError> {
-        self.of_user(user, id).await?;
+        self.readable(user, id).await?;
         Ok(self.env.stores.history.get(id, message).await?)
     }
 
@@ -298,12 +306,45 @@ impl Sessions {
     #[cfg(feature = "sandbox")]
     pub(crate) async fn panic(&self, user: UserId, id: SessionId) -> Result<(), SessionError> {
         let handle = self.of_user(user, id).await?;
-        handle.actor.cast(Message::Panic).map_err(|_| SessionError::Closing)
+        handle.actor.cast(Message::Panic).map_err(|_| SessionError::Elsewhere(id))
     }
 
     pub(super) async fn of_user(&self, user: UserId, id: SessionId) -> Result<Handle, SessionError> {
         let handle = self.running(id).await?;
         if handle.user_id == user { Ok(handle) } else { Err(SessionError::NotFound) }
+    }
+
+    /// Refuses a session that is not this user's. What is stored of it can be read wherever it runs.
+    pub(super) async fn readable(&self, user: UserId, id: SessionId) -> Result<(), SessionError> {
+        let owner = match self.find(id) {
+            Some(handle) => Some(handle.user_id),
+            None => self.env.stores.sessions.get(id).await?.map(|row| row.user_id),
+        };
+        if owner == Some(user) { Ok(()) } else { Err(SessionError::NotFound) }
+    }
+
+    /// A row with an id under which the session may run here.
+    fn new_row(&self, user: UserId, name: String) -> Result<SessionRow, SessionError> {
+        let row = SessionRow::new(user, name, Timestamp::now());
+        let nobody = Owner { epoch: Epoch::default(), node: None };
+        let here = |id: &SessionId| self.env.placement.place(*id, &nobody) == Place::Here;
+        let ids = std::iter::once(row.session_id).chain(std::iter::repeat_with(SessionId::generate)).take(IDS);
+        let session_id = { ids }.find(here).ok_or(SessionError::Closing)?;
+        Ok(SessionRow { session_id, ..row })
+    }
+
+    /// A session as the API shows it, wherever it runs.
+    async fn describe_any(&self, row: SessionRow) -> Result<Session, SessionError> {
+        if let Some(handle) = self.find(row.session_id) {
+            return Ok(self.describe(&handle));
+        }
+        let owner = self.env.stores.owners.read(row.session_id).await?;
+        let mut session = Self::describe_row(row);
+        if let Some(owner) = owner {
+            session.node = owner.node.map(|(node, _)| node);
+            session.epoch = owner.epoch;
+        }
+        Ok(session)
     }
 
     fn describe(&self, handle: &Handle) -> Session {
@@ -334,7 +375,7 @@ impl Sessions {
             last_error: row.last_error,
             history: row.statuses,
             node: None,
-            epoch: rookery_protocol::Epoch::default(),
+            epoch: Epoch::default(),
             history_sync: None,
             qr: None,
             qr_expires_at: None,

@@ -51,7 +51,7 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
     ),
 )]
 pub(super) async fn download(id: String, message: String, api: Arc<Api>, request: Incoming) -> Answer {
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let id = session_id(&id)?;
     let message = message_id(&message)?;
     let no_file = || ApiError::new(ErrorCode::MediaNotFound, "The message has no file that could be fetched.");

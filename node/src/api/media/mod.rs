@@ -79,7 +79,7 @@ struct Caller {
 )]
 pub(super) async fn send_media(api: Arc<Api>, mut request: Incoming) -> Answer {
     let deadline = request.arrived + api.request_timeout.saturating_sub(ANSWER_TIME);
-    let user = api.user(&request.headers).await?;
+    let user = api.user(&request).await?;
     let mut query = request.query()?;
     let wait = query.wait_ms().map_or(api.send_wait, Duration::from_millis);
     query.finish()?;
@@ -108,7 +108,7 @@ async fn send_url(api: &Api, caller: &Caller, request: &mut Incoming) -> Answer 
     if let Some((key, hash)) = idempotency {
         // What was accepted before need not be fetched again, and may be gone from where it was.
         let repeated = api.sessions.repeated(caller.user, wanted.session, key, hash, caller.wait).await;
-        if let Some(receipt) = repeated.map_err(from_session)?.map_err(|error| from_send(&error))? {
+        if let Some(receipt) = repeated.map_err(from_session)?.map_err(|error| from_send(wanted.session, &error))? {
             return sent(wanted.session, receipt);
         }
     }
@@ -140,7 +140,7 @@ async fn accept(
     let left = caller.deadline.saturating_duration_since(tokio::time::Instant::now());
     let send = SendRequest { to, chat, sender: None, content, idempotency, wait: caller.wait.min(left), typing };
     let receipt = api.sessions.send(caller.user, session, send).await.map_err(from_session)?;
-    sent(session, receipt.map_err(|error| from_send(&error))?)
+    sent(session, receipt.map_err(|error| from_send(session, &error))?)
 }
 
 impl Wanted {

@@ -1,0 +1,226 @@
+//! Requests whose session runs on another node.
+//!
+//! A handler is the first to know which session a request is about. When the session runs elsewhere it answers with
+//! [`ApiError::elsewhere`] before anything has happened, and the server hands the request, as it came, to the node
+//! that can answer: here by a [`Relay`], there by [`Inbound`], which runs the same routes. So every route is served
+//! by every node, and no handler knows of other nodes.
+
+use super::{Api, reply, routes};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Full};
+use rookery_protocol::{ApiError, ErrorCode, SessionId, UserId};
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tower_service::Service;
+use warp::{
+    Filter,
+    http::{HeaderMap, HeaderName, Method, Request, Uri, header},
+    reply::Response,
+};
+
+/// Between two tries to find the owner of a session that is on its way from one node to another.
+const PAUSE: Duration = Duration::from_millis(100);
+/// When to try again after no owner was found in time.
+const LATER: Duration = Duration::from_secs(2);
+
+/// The headers that an owner needs. The caller's token is none of them: it was checked where the request came in.
+const PASSED: [HeaderName; 8] = [
+    header::ACCEPT,
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::RANGE,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// A request on its way to the node that owns its session.
+#[derive(Clone, Debug)]
+pub(crate) struct Relayed {
+    /// The session that it is about.
+    pub session: SessionId,
+    /// Who asks.
+    pub user: UserId,
+    /// `POST`, and so on.
+    pub method: Method,
+    /// Path and query.
+    pub uri: Uri,
+    /// Those that matter.
+    pub headers: HeaderMap,
+    /// As it came.
+    pub body: Bytes,
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+}
+
+/// What came of a try to have the owner answer.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Its answer.
+    Answer(Response),
+    /// This node is the owner, or may become it.
+    Here,
+    /// Nobody could be asked now, or the session is on its way; certainly not done.
+    NotNow,
+}
+
+/// The way to the other nodes.
+#[async_trait]
+pub(crate) trait Relay: Send + Sync {
+    /// Asks the owner once. A request whose outcome is not known is asked for again with the same idempotency key,
+    /// until the deadline.
+    async fn relay(&self, request: &Relayed) -> Outcome;
+}
+
+/// What is learned of a request while it is handled, for the case that another node has to answer it.
+#[derive(Debug, Default)]
+pub(super) struct Slip {
+    /// Who asks, where another node has found it out already.
+    trusted: Option<UserId>,
+    user: OnceLock<UserId>,
+    body: OnceLock<Bytes>,
+}
+
+impl Slip {
+    /// Who asks, by the word of another node.
+    pub(super) fn trusted(&self) -> Option<UserId> {
+        self.trusted
+    }
+
+    /// Notes who asks.
+    pub(super) fn note_user(&self, user: UserId) {
+        // Asked for twice, it is the same.
+        let _ = self.user.set(user);
+    }
+
+    /// Keeps the body.
+    pub(super) fn note_body(&self, body: &Bytes) {
+        let _ = self.body.set(body.clone());
+    }
+}
+
+/// Takes the slip of a request.
+pub(super) fn slip() -> impl Filter<Extract = (Option<Arc<Slip>>,), Error = Infallible> + Clone {
+    warp::ext::optional()
+}
+
+/// Answers a request through `service`, or has the owner of its session answer.
+pub(super) async fn answer<S, B>(api: &Api, mut service: S, mut request: Request<B>) -> Response
+where
+    S: Service<Request<B>, Response = Response, Error = Infallible>
+        + Service<Request<Full<Bytes>>, Response = Response, Error = Infallible>
+        + Clone,
+{
+    let Some(relay) = &api.relay else { return call(&mut service, request).await };
+    let deadline = Instant::now() + api.request_timeout.mul_f32(0.9);
+    let slip = Arc::new(Slip::default());
+    request.extensions_mut().insert(Arc::clone(&slip));
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut headers = passed(request.headers());
+    let mut response = call(&mut service, request).await;
+    loop {
+        let Some(session) = elsewhere(&response) else { return response };
+        let Some(user) = slip.user.get().copied() else { return response };
+        let body = slip.body.get().cloned().unwrap_or_default();
+        if method == Method::POST {
+            // So that an owner which is asked again after a broken link knows what it has done already.
+            headers
+                .entry("idempotency-key")
+                .or_insert_with(|| uuid::Uuid::new_v4().to_string().parse().expect("letters and digits"));
+        }
+        let relayed = Relayed {
+            session,
+            user,
+            method: method.clone(),
+            uri: uri.clone(),
+            headers: headers.clone(),
+            body,
+            deadline,
+        };
+        match relay.relay(&relayed).await {
+            Outcome::Answer(answer) => return answer,
+            Outcome::Here => response = local(&mut service, relayed).await,
+            Outcome::NotNow => {}
+        }
+        if elsewhere(&response).is_some() {
+            if Instant::now() + PAUSE >= deadline {
+                let text = "The session is on its way from one node to another.";
+                return reply::error(ApiError::new(ErrorCode::Unavailable, text).retry_after(LATER));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Runs the routes for requests that other nodes hand on.
+#[derive(Clone)]
+pub(crate) struct Inbound(Arc<Api>);
+
+impl Inbound {
+    /// For the routes of this API.
+    pub(crate) fn new(api: Arc<Api>) -> Self {
+        Self(api)
+    }
+
+    /// The answer, with its whole body; none when the session does not run here and is not to.
+    pub(crate) async fn answer(&self, request: Relayed, request_id: &str) -> Option<(u16, HeaderMap, Bytes)> {
+        let deadline = request.deadline;
+        let mut service = warp::service(routes(&self.0));
+        let answering = AssertUnwindSafe(local(&mut service, request)).catch_unwind();
+        let response = match tokio::time::timeout_at(deadline, answering).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => {
+                tracing::error!("a handler panicked");
+                reply::error(ApiError::new(ErrorCode::Internal, "An internal error occurred."))
+            }
+            Err(_) => {
+                let text = "The request took too long; its outcome is not known.";
+                reply::error(ApiError::new(ErrorCode::DeadlineExceeded, text))
+            }
+        };
+        if elsewhere(&response).is_some() {
+            return None;
+        }
+        let (head, body) = reply::sendable(reply::finish(response, request_id)).into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        Some((head.status.as_u16(), head.headers, body))
+    }
+}
+
+/// Runs the routes for a request that was read already, for the user that was found out already.
+async fn local<S>(service: &mut S, request: Relayed) -> Response
+where
+    S: Service<Request<Full<Bytes>>, Response = Response, Error = Infallible>,
+{
+    let mut again = Request::new(Full::new(request.body));
+    *again.method_mut() = request.method;
+    *again.uri_mut() = request.uri;
+    *again.headers_mut() = request.headers;
+    again.extensions_mut().insert(Arc::new(Slip { trusted: Some(request.user), ..Slip::default() }));
+    call(service, again).await
+}
+
+async fn call<S, B>(service: &mut S, request: Request<B>) -> Response
+where
+    S: Service<Request<B>, Response = Response, Error = Infallible>,
+{
+    service.call(request).await.unwrap_or_else(|never: Infallible| match never {})
+}
+
+/// The session that another node has to answer for.
+fn elsewhere(response: &Response) -> Option<SessionId> {
+    response.extensions().get::<ApiError>().and_then(|error| error.elsewhere)
+}
+
+fn passed(headers: &HeaderMap) -> HeaderMap {
+    let kept = |name: &HeaderName| headers.get(name).map(|value| (name.clone(), value.clone()));
+    PASSED.iter().filter_map(kept).collect()
+}
