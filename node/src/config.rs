@@ -3,6 +3,10 @@
 //! `config.default.toml` is the only place where defaults are written. Whatever is unknown or not valid stops
 //! the start with one line that names it.
 
+mod cluster;
+
+pub(crate) use cluster::ClusterConfig;
+
 use crate::{fetch::AllowList, media::Location};
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -27,6 +31,7 @@ pub(crate) struct Config {
     pub node: NodeConfig,
     pub storage: StorageConfig,
     pub cql: CqlConfig,
+    pub cluster: ClusterConfig,
     pub api: ApiConfig,
     pub metrics: MetricsConfig,
     pub whatsapp: WhatsappConfig,
@@ -308,6 +313,7 @@ impl Config {
             return fail("sends.burst", "must be at least 1");
         }
         self.check_cql()?;
+        self.cluster.check(self)?;
         self.check_media()
     }
 

@@ -8,6 +8,7 @@ mod bad_input;
 mod bucket;
 mod chats;
 mod client;
+mod cluster;
 mod config;
 mod contacts;
 mod cql;
