@@ -1,19 +1,23 @@
 //! The node, put together: built in order, drained in reverse. The only place that sees everything.
 
 use crate::{
-    api::{Access, Api, MetricsAccess, ProbeCache, Server},
+    api::{Access, Api, Inbound, MetricsAccess, ProbeCache, Server},
+    cluster::{Cluster, new_lease},
     config::Config,
     fetch::{self, Fetcher},
     media::{Cache, Keep, KeepLimits, Location, Media, Place, Received, S3Settings},
     metrics,
-    session::{Admission, Alone, Arrivals, ClientSettings, Connector, Environment, Policy, SendLimits, Sessions},
+    session::{
+        Admission, Alone, Arrivals, ClientSettings, Connector, Environment, Placement, Policy, SendLimits, Sessions,
+    },
     spool::{FileId, Spool},
     storage,
 };
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rookery_cluster::lease::Lease;
 use rookery_protocol::Incarnation;
-use rookery_storage::{StoreError, Stores};
+use rookery_storage::{Gate, StoreError, Stores};
 use std::{
     net::SocketAddr,
     sync::{
@@ -25,6 +29,15 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
+
+/// Why a node cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// Its store refuses all writes until the next start.
+    Store,
+    /// The other nodes have declared it dead, and its sessions are theirs: it must not act again.
+    DeclaredDead,
+}
 
 /// A running node.
 pub(crate) struct App {
@@ -39,6 +52,7 @@ pub(crate) struct App {
     servers: JoinSet<()>,
     background: JoinSet<()>,
     new_admin_key: Option<String>,
+    cluster: Option<Cluster>,
 }
 
 impl App {
@@ -51,7 +65,13 @@ impl App {
         };
         let address = server.address();
         let tls = tls(&config)?;
-        let stores = storage::open(&config).await?;
+        let incarnation = Incarnation::generate();
+        let lease = config.cluster.listen().map(|_| new_lease());
+        let stores = storage::open(&config, lease.as_ref()).await?;
+        let cluster = match &lease {
+            Some(lease) => Some(Cluster::join(&config, address, incarnation, &stores, lease.clone()).await?),
+            None => None,
+        };
         let (spool, cache, left) = open_folders(&config).await.context("node.data_dir")?;
         let keep = open_keep(&config, &tls).await.context("media_store")?;
         let received = Arc::new(Received::new(cache, keep.clone(), config.media.max_bytes));
@@ -60,8 +80,13 @@ impl App {
         let open = config.api.open_token_management;
         let loaded = Access::load(&*stores.tokens, config.api.admin_key.get(), open).await;
         let (access, new_admin_key) = loaded.context("admin key")?;
-        let sessions =
-            Sessions::start(environment(&config, &stores, spool.clone(), arrivals)?).await.context("supervisor")?;
+        let placement: Arc<dyn Placement> = match &cluster {
+            Some(cluster) => cluster.placement(),
+            None => Arc::new(Alone),
+        };
+        let role = Role { incarnation, lease, placement };
+        let environment = environment(&config, &stores, role, spool.clone(), arrivals)?;
+        let sessions = Sessions::start(environment).await.context("supervisor")?;
         let metrics_here = config.metrics.enabled && metrics_server.is_none();
         let api = Arc::new(Api {
             sessions: Arc::clone(&sessions),
@@ -84,7 +109,8 @@ impl App {
             max_body_bytes: config.api.max_body_bytes,
             read_timeout: Duration::from_millis(config.api.read_timeout_ms),
             probe: ProbeCache::default(),
-            relay: None,
+            relay: cluster.as_ref().map(Cluster::relay),
+            cluster: cluster.clone(),
         });
         let stop_serving = CancellationToken::new();
         let mut servers = JoinSet::new();
@@ -98,7 +124,10 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(metrics::upkeep(recorder));
         background.spawn(sweep(stores.clone()));
-        background.spawn(take_over(Arc::clone(&sessions)));
+        match &cluster {
+            Some(cluster) => cluster.start(&sessions, Inbound::new(Arc::clone(&api)), &mut background),
+            None => drop(background.spawn(take_over(Arc::clone(&sessions)))),
+        }
         background.spawn(sweep_spool(Arc::clone(&sessions), left));
         if let Some(keep) = keep {
             background.spawn(sweep_keep(keep, Duration::from_secs(config.media_store.sweep_secs)));
@@ -123,6 +152,7 @@ impl App {
             servers,
             background,
             new_admin_key,
+            cluster,
         })
     }
 
@@ -136,9 +166,18 @@ impl App {
         self.new_admin_key.take()
     }
 
-    /// Waits until the node cannot go on: its store has failed and refuses all writes until the next start.
-    pub(crate) async fn failed(&self) {
-        self.failed.cancelled().await;
+    /// Waits until the node cannot go on; why is answered.
+    pub(crate) async fn failed(&self) -> Failed {
+        let ended = async {
+            match &self.cluster {
+                Some(cluster) => cluster.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.failed.cancelled() => Failed::Store,
+            () = ended => Failed::DeclaredDead,
+        }
     }
 
     /// Stops the node: no longer ready, requests under way finish, sockets close, the store flushes.
@@ -152,10 +191,16 @@ impl App {
         self.api.ready.store(false, Ordering::Release);
         // A load balancer needs a moment to see it before connections are refused.
         tokio::time::sleep(self.drain_delay).await;
+        if let Some(cluster) = &self.cluster {
+            cluster.leave(&self.sessions, self.shutdown_timeout).await;
+        }
         self.stop_serving.cancel();
         while self.servers.join_next().await.is_some() {}
-        self.background.shutdown().await;
         self.sessions.shut_down().await;
+        if let Some(cluster) = &self.cluster {
+            cluster.end().await;
+        }
+        self.background.shutdown().await;
         self.stores.engine.close().await.context("the store did not close")?;
         tracing::info!("node stopped");
         Ok(())
@@ -202,9 +247,17 @@ async fn open_keep(config: &Config, tls: &TlsConnector) -> anyhow::Result<Option
     tokio::task::spawn_blocking(move || Keep::open(place, limits)).await?.map(Some)
 }
 
+/// What follows from the node's place among others.
+struct Role {
+    incarnation: Incarnation,
+    lease: Option<Lease>,
+    placement: Arc<dyn Placement>,
+}
+
 fn environment(
     config: &Config,
     stores: &Stores,
+    role: Role,
     spool: Spool,
     arrivals: Option<Arrivals>,
 ) -> anyhow::Result<Environment> {
@@ -221,12 +274,16 @@ fn environment(
         max_file_bytes: config.media.max_bytes,
         phone_timeout: Duration::from_millis(config.media.phone_timeout_ms),
     };
+    let gate: Arc<dyn Gate> = match role.lease {
+        Some(lease) => Arc::new(move || lease.is_open()),
+        None => Arc::new(|| true),
+    };
     Ok(Environment {
         node: config.node.id.clone(),
-        incarnation: Incarnation::generate(),
+        incarnation: role.incarnation,
         stores: stores.clone(),
-        placement: Arc::new(Alone),
-        connector: Arc::new(Connector::new(settings, logins.clone())),
+        placement: role.placement,
+        connector: Arc::new(Connector::new(settings, logins.clone(), gate)),
         logins,
         pairings,
         policy: Policy {

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::{
-    app::App,
+    app::{App, Failed},
     config::{Config, DEFAULTS, Overrides},
     metrics, storage, telemetry,
 };
@@ -156,13 +156,23 @@ async fn run_node(config: Config) -> anyhow::Result<()> {
     }
     println!("listening on http://{}", app.address());
     let failed = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-        () = app.failed() => true,
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failed = app.failed() => Some(failed),
     };
+    if failed == Some(Failed::DeclaredDead) {
+        eprintln!("rookery: the other nodes have declared this one dead; a new start joins again");
+        end_at_once();
+    }
     app.shut_down().await?;
-    anyhow::ensure!(!failed, "the storage has failed; the log says why");
+    anyhow::ensure!(failed.is_none(), "the storage has failed; the log says why");
     Ok(())
+}
+
+/// Ends a process that may neither write nor send any more, as a crash would: nothing is to be brought to an end.
+#[expect(clippy::disallowed_methods, reason = "no destructor is to act for sessions that are others' by now")]
+fn end_at_once() -> ! {
+    std::process::exit(1)
 }
 
 /// The runtime of the whole process.

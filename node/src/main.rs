@@ -5,6 +5,7 @@
 mod api;
 mod app;
 mod cli;
+mod cluster;
 mod config;
 #[cfg(feature = "sandbox")]
 mod demo;

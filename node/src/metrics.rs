@@ -29,6 +29,20 @@ pub(crate) const OUTBOX_DEPTH: &str = "rookery_outbox_messages";
 pub(crate) const OUTBOX_AGE: &str = "rookery_outbox_oldest_seconds";
 /// Files that are kept beyond WhatsApp's time, by `operation` (read, write) and `outcome`.
 pub(crate) const KEPT_FILES: &str = "rookery_kept_files_total";
+/// Requests for sessions of other nodes, by `outcome` of a try (answered, again).
+pub(crate) const FORWARDED: &str = "rookery_forwarded_requests_total";
+/// Sessions that this node took over, for whatever reason.
+pub(crate) const TAKEOVERS: &str = "rookery_session_takeovers_total";
+/// Sessions that this node handed over to another one.
+pub(crate) const MOVES: &str = "rookery_session_moves_total";
+/// Nodes that this one declared dead.
+pub(crate) const DEATHS: &str = "rookery_node_deaths_total";
+/// Times that this node's lease has run out.
+pub(crate) const FREEZES: &str = "rookery_lease_freezes_total";
+/// Nodes that live, as this one sees them.
+pub(crate) const NODES: &str = "rookery_cluster_nodes";
+/// Whether this node's lease is open.
+pub(crate) const LEASE: &str = "rookery_lease_open";
 /// The version and kind of this binary.
 const BUILD_INFO: &str = "rookery_build_info";
 const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
@@ -121,6 +135,13 @@ fn describe() {
         KEPT_FILES,
         "Files read from and written to the store that keeps them, by operation and outcome."
     );
+    describe_counter!(FORWARDED, "Requests for sessions of other nodes, by outcome of a try.");
+    describe_counter!(TAKEOVERS, "Sessions that this node took over.");
+    describe_counter!(MOVES, "Sessions that this node handed over to another one.");
+    describe_counter!(DEATHS, "Nodes that this one declared dead.");
+    describe_counter!(FREEZES, "Times that this node's lease has run out.");
+    describe_gauge!(NODES, "Nodes of the cluster that live, as this one sees them.");
+    describe_gauge!(LEASE, "1 while this node may act, 0 while it is frozen.");
     describe_histogram!(
         storage::SECONDS,
         Unit::Seconds,

@@ -2,21 +2,29 @@
 
 use crate::config::{Config, ConfigError, CqlConfig, StorageEngine};
 use anyhow::Context;
+use rookery_cluster::lease::Lease;
 use rookery_storage::{
     EncryptionKeys, Stores, embedded,
     scylla::{self, Options, Password, Tls},
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-/// Opens the configured engine.
-pub(crate) async fn open(config: &Config) -> anyhow::Result<Stores> {
+/// Opens the configured engine. What belongs to sessions is written while `lease` is open; a node without a cluster has
+/// no lease and may always write.
+pub(crate) async fn open(config: &Config, lease: Option<&Lease>) -> anyhow::Result<Stores> {
     let encryption = encryption_keys(&config.storage.encryption_keys_file)?;
     match config.storage.engine {
         StorageEngine::Embedded => {
             let options = embedded::Options { encryption, ..embedded::Options::new(&config.node.data_dir) };
             Ok(embedded::open(options).await?)
         }
-        StorageEngine::Cql => Ok(scylla::open(&Options { encryption, ..options(&config.cql)? }).await?),
+        StorageEngine::Cql => {
+            let options = Options { encryption, ..options(&config.cql)? };
+            match lease.cloned() {
+                Some(lease) => Ok(scylla::open_with_gate(&options, Arc::new(move || lease.is_open())).await?),
+                None => Ok(scylla::open(&options).await?),
+            }
+        }
     }
 }
 

@@ -49,8 +49,7 @@ impl Cluster {
     /// Starts one more node and waits until all see it.
     async fn add(&mut self) {
         let id = format!("node-{}", self.nodes.len() + 1);
-        let mut settings: Vec<_> =
-            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut settings: Vec<_> = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         settings.push(("ROOKERY_NODE__ID", &id));
         let node = Node::start(&self.simulator, &settings).await;
         self.nodes.push(node);
@@ -226,8 +225,10 @@ async fn a_node_that_stops_in_order_hands_its_sessions_over() {
 async fn a_node_that_slept_finds_itself_dead_and_ends() {
     let quick = [
         ("ROOKERY_CLUSTER__RENEW_MS", "500"),
+        ("ROOKERY_CLUSTER__RENEW_TIMEOUT_MS", "1500"),
         ("ROOKERY_CLUSTER__LEASE_MS", "3000"),
-        ("ROOKERY_CLUSTER__DEAD_AFTER_MS", "5000"),
+        ("ROOKERY_CLUSTER__OBSERVE_MS", "5000"),
+        ("ROOKERY_CLUSTER__POLL_MS", "500"),
     ];
     let Some(mut cluster) = Cluster::start(2, &quick).await else { return };
     let session = cluster.link(0, OWNER).await;

@@ -80,19 +80,25 @@ impl MetricsAccess {
 
 impl Api {
     /// The user whose token the caller shows.
-    pub(super) async fn user(&self, request: &Incoming) -> Result<UserId, ApiError> {
-        if let Some(user) = request.slip.as_ref().and_then(|slip| slip.trusted()) {
-            return Ok(user);
+    pub(super) fn user<'a>(
+        &'a self,
+        request: &Incoming,
+    ) -> impl Future<Output = Result<UserId, ApiError>> + Send + use<'a> {
+        // What is needed of the request is taken now: its body must not be shared between threads.
+        let (slip, shown) = (request.slip.clone(), bearer(&request.headers).map(hash));
+        async move {
+            if let Some(user) = slip.as_ref().and_then(|slip| slip.trusted()) {
+                return Ok(user);
+            }
+            let user = self.user_of_token(shown?).await?;
+            if let Some(slip) = &slip {
+                slip.note_user(user);
+            }
+            Ok(user)
         }
-        let user = self.user_of_token(&request.headers).await?;
-        if let Some(slip) = &request.slip {
-            slip.note_user(user);
-        }
-        Ok(user)
     }
 
-    async fn user_of_token(&self, headers: &HeaderMap) -> Result<UserId, ApiError> {
-        let shown = hash(bearer(headers)?);
+    async fn user_of_token(&self, shown: [u8; 32]) -> Result<UserId, ApiError> {
         let found = self.stores.tokens.find(&shown).await.map_err(|error| error::from_store(&error))?;
         match found {
             Some(token) if token.user_id != nobody() && bool::from(token.hash.ct_eq(&shown)) => Ok(token.user_id),

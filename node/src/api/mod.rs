@@ -34,6 +34,7 @@ pub(crate) use service::ProbeCache;
 
 use self::reply::Route;
 use crate::{
+    cluster::Cluster,
     media::{Media, Received},
     session::Sessions,
 };
@@ -69,6 +70,8 @@ pub(crate) struct Api {
     pub probe: service::ProbeCache,
     /// The way to the other nodes, where there are any.
     pub relay: Option<Arc<dyn Relay>>,
+    /// The cluster, where there is one.
+    pub cluster: Option<Cluster>,
 }
 
 /// A route, or several: a filter that answers.

@@ -7,12 +7,19 @@ use super::{
     reply::{bytes, json},
     route, with,
 };
-use crate::metrics;
+use crate::{
+    cluster::{Cluster as Membership, Known},
+    metrics,
+};
 use rookery_protocol::{
     ApiError, ErrorBody, ErrorCode, Timestamp,
-    api::{Cluster, ClusterNode, Health, NodeReachability, NodeState, Probe, StorageReachability},
+    api::{
+        Cluster, ClusterNode, Health, NodeReachability, NodeState, Probe, SessionMove, SessionStatus,
+        StorageReachability,
+    },
 };
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -64,10 +71,11 @@ pub(super) async fn health_of(_api: Arc<Api>) -> Answer {
     responses((status = 200, description = "It may.", body = Health)),
 )]
 pub(super) async fn readiness(api: Arc<Api>) -> Answer {
-    if api.ready.load(Ordering::Acquire) && api.probe_store().await.is_some() {
+    let in_place = api.cluster.as_ref().is_none_or(Membership::is_ready);
+    if api.ready.load(Ordering::Acquire) && in_place && api.probe_store().await.is_some() {
         return Ok(json(StatusCode::OK, &health()));
     }
-    let text = "The node is starting or stopping, or its storage does not answer.";
+    let text = "The node is starting or stopping, may not act now, or its storage does not answer.";
     Err(ApiError::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)))
 }
 
@@ -99,16 +107,20 @@ fn health() -> Health {
 )]
 pub(super) async fn test_connection(api: Arc<Api>, request: Incoming) -> Answer {
     let latency = api.probe_store().await;
-    let success = latency.is_some();
-    let message = if success { "The node and its storage answer." } else { "The storage could not be reached." };
+    let nodes = api.reach_nodes().await;
+    let message = match (latency, nodes.iter().all(|node| node.reachable)) {
+        (None, _) => "The storage could not be reached.",
+        (Some(_), false) => "A node could not be reached.",
+        (Some(_), true) if nodes.len() > 1 => "All nodes and their storage answer.",
+        (Some(_), true) => "The node and its storage answer.",
+    };
+    let success = latency.is_some() && nodes.iter().all(|node| node.reachable);
     let mut probe = Probe { success, message: message.into(), nodes: None, storage: None };
     if api.access.is_admin(&request.headers) {
-        let millis = |latency: Duration| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-        let node_id = api.node.clone();
-        probe.nodes = Some(vec![NodeReachability { node_id, reachable: true, latency_ms: 0 }]);
+        probe.nodes = Some(nodes);
         probe.storage = Some(StorageReachability {
             engine: api.stores.engine.name().into(),
-            reachable: success,
+            reachable: latency.is_some(),
             latency_ms: millis(latency.unwrap_or(PROBE_TIMEOUT)),
         });
     }
@@ -123,6 +135,16 @@ pub(super) async fn test_connection(api: Arc<Api>, request: Incoming) -> Answer 
 )]
 pub(super) async fn cluster_of(api: Arc<Api>, request: Incoming) -> Answer {
     api.access.require_admin(&request.headers)?;
+    if let Some(cluster) = &api.cluster {
+        let mut nodes: Vec<_> = cluster.nodes(PROBE_TIMEOUT).await.into_iter().map(cluster_node).collect();
+        nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+        let from = &api.node;
+        let moving = |(session_id, to)| SessionMove { session_id, from: from.clone(), to };
+        return Ok(json(
+            StatusCode::OK,
+            &Cluster { nodes, moves: cluster.leaving().into_iter().map(moving).collect() },
+        ));
+    }
     let sessions_by_status = api.sessions.by_status();
     let node = ClusterNode {
         node_id: api.node.clone(),
@@ -135,7 +157,41 @@ pub(super) async fn cluster_of(api: Arc<Api>, request: Incoming) -> Answer {
     Ok(json(StatusCode::OK, &Cluster { nodes: vec![node], moves: vec![] }))
 }
 
+/// A node as the API shows it. What one that does not answer has is not known.
+fn cluster_node(known: Known) -> ClusterNode {
+    let stats = known.stats.map(|(stats, _)| stats);
+    let draining = !known.active || stats.as_ref().is_some_and(|stats| stats.draining);
+    let counts = stats.into_iter().flat_map(|stats| stats.sessions);
+    let counts = counts.filter_map(|(status, count)| Some((SessionStatus::parse(&status)?, u64::from(count))));
+    let sessions_by_status: BTreeMap<_, _> = counts.collect();
+    ClusterNode {
+        node_id: known.node,
+        state: if draining { NodeState::Draining } else { NodeState::Active },
+        version: known.version,
+        ring_share: known.share,
+        sessions: sessions_by_status.values().sum(),
+        sessions_by_status,
+    }
+}
+
+fn millis(latency: Duration) -> u64 {
+    u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Api {
+    /// Asks every node that lives.
+    async fn reach_nodes(&self) -> Vec<NodeReachability> {
+        let Some(cluster) = &self.cluster else {
+            return vec![NodeReachability { node_id: self.node.clone(), reachable: true, latency_ms: 0 }];
+        };
+        let reached = cluster.nodes(PROBE_TIMEOUT).await.into_iter().map(|known| NodeReachability {
+            node_id: known.node,
+            reachable: known.stats.is_some(),
+            latency_ms: millis(known.stats.map_or(PROBE_TIMEOUT, |(_, latency)| latency)),
+        });
+        reached.collect()
+    }
+
     async fn probe_store(&self) -> Option<Duration> {
         let mut last = self.probe.0.lock().await;
         if let Some((at, latency)) = *last

@@ -1,7 +1,8 @@
 //! Where a session may run: what sessions ask of the cluster.
 
+use async_trait::async_trait;
 use rookery_protocol::SessionId;
-use rookery_storage::Owner;
+use rookery_storage::{Owner, StoreError};
 
 /// Where a session is to run, as far as this node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +14,13 @@ pub(crate) enum Place {
 }
 
 /// Says where sessions may run. It proposes; the claim of the owner's row decides.
+#[async_trait]
 pub(crate) trait Placement: Send + Sync {
     /// Where the session with this owner row is to run.
-    fn place(&self, session: SessionId, owner: &Owner) -> Place;
+    async fn place(&self, session: SessionId, owner: &Owner) -> Result<Place, StoreError>;
+
+    /// Whether a session that nobody has yet is to run here.
+    fn belongs_here(&self, session: SessionId) -> bool;
 
     /// Whether there are no other nodes, so that every session runs here.
     fn is_alone(&self) -> bool;
@@ -24,9 +29,14 @@ pub(crate) trait Placement: Send + Sync {
 /// A node without others: everything runs here.
 pub(crate) struct Alone;
 
+#[async_trait]
 impl Placement for Alone {
-    fn place(&self, _: SessionId, _: &Owner) -> Place {
-        Place::Here
+    async fn place(&self, _: SessionId, _: &Owner) -> Result<Place, StoreError> {
+        Ok(Place::Here)
+    }
+
+    fn belongs_here(&self, _: SessionId) -> bool {
+        true
     }
 
     fn is_alone(&self) -> bool {

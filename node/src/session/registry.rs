@@ -22,7 +22,7 @@ use super::{
 use crate::spool::Spool;
 use futures_util::StreamExt;
 use ractor::{Actor, ActorRef};
-use rookery_protocol::{Incarnation, Jid, NodeId, SessionId, Timestamp, UserId, api::SessionStatus};
+use rookery_protocol::{Epoch, Incarnation, Jid, NodeId, SessionId, Timestamp, UserId, api::SessionStatus};
 use rookery_storage::{Fence, SessionRow, StoreError, Stores};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -247,7 +247,7 @@ impl Sessions {
     async fn claim(&self, id: SessionId) -> Result<Fence, SessionError> {
         let env = &self.env;
         let seen = env.stores.owners.read(id).await?.ok_or(SessionError::NotFound)?;
-        if env.placement.place(id, &seen) != Place::Here {
+        if env.placement.place(id, &seen).await? != Place::Here {
             return Err(SessionError::Elsewhere(id));
         }
         match env.stores.owners.claim(id, &seen, &env.node, env.incarnation).await {
@@ -355,8 +355,8 @@ impl Sessions {
     }
 
     /// Has a session run here, if that is its place.
-    pub(crate) async fn take_over(&self, id: SessionId) -> Result<(), SessionError> {
-        self.running(id).await.map(drop)
+    pub(crate) async fn take_over(&self, id: SessionId) -> Result<Epoch, SessionError> {
+        Ok(self.running(id).await?.fence.epoch())
     }
 
     /// Gives a session up, so that another node can claim it: what is being sent is finished, the socket closed. Who

@@ -1,7 +1,7 @@
 //! What the API asks of sessions. Every call names the user: another user's session does not exist.
 
 use super::{
-    Place, SendError, SendReceipt, SendRequest, View,
+    SendError, SendReceipt, SendRequest, View,
     actor::Message,
     people::numbers,
     registry::{Handle, Sessions},
@@ -326,8 +326,7 @@ impl Sessions {
     /// A row with an id under which the session may run here.
     fn new_row(&self, user: UserId, name: String) -> Result<SessionRow, SessionError> {
         let row = SessionRow::new(user, name, Timestamp::now());
-        let nobody = Owner { epoch: Epoch::default(), node: None };
-        let here = |id: &SessionId| self.env.placement.place(*id, &nobody) == Place::Here;
+        let here = |id: &SessionId| self.env.placement.belongs_here(*id);
         let ids = std::iter::once(row.session_id).chain(std::iter::repeat_with(SessionId::generate)).take(IDS);
         let session_id = { ids }.find(here).ok_or(SessionError::Closing)?;
         Ok(SessionRow { session_id, ..row })

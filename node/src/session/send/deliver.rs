@@ -21,8 +21,6 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long a message waits for WhatsApp's media host to take its file before it is given up.
 const UPLOAD_PATIENCE_SECS: i64 = 24 * 3600;
-/// How long the store is asked to take an outcome before that is left to the next owner.
-const RESOLVE_ATTEMPTS: u32 = 20;
 
 /// Why a message fails whose account is no longer linked.
 const UNLINKED: &str = "the session was unlinked before the message was sent";
@@ -193,10 +191,19 @@ impl SendDesk {
         }
     }
 
+    /// Whether a write that failed so is worth another try.
+    fn comes_back(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::Overloaded | StoreError::Frozen { .. } => true,
+            StoreError::Unavailable(_) => self.stores.engine.recovers(),
+            _ => false,
+        }
+    }
+
     async fn resolve(&self, row: &OutboxRow, kind: MessageType, outcome: &SendOutcome) {
         let label = if matches!(outcome, SendOutcome::Sent(_)) { "sent" } else { "failed" };
         metrics::message("outbound", kind, label);
-        for attempt in 0..RESOLVE_ATTEMPTS {
+        for attempt in 1.. {
             match self.stores.outbox.resolve(&self.fence, row.seq, outcome.clone()).await {
                 Ok(()) => {
                     if let Some(file) = &row.file {
@@ -204,7 +211,9 @@ impl SendDesk {
                     }
                     return;
                 }
-                Err(StoreError::Overloaded) => tokio::time::sleep(Duration::from_millis(50) * (attempt + 1)).await,
+                Err(error) if self.comes_back(&error) && !self.closed.is_cancelled() => {
+                    tokio::time::sleep(pause(attempt)).await;
+                }
                 Err(error) => {
                     // The next owner sends it again under the same id; WhatsApp and the recipient know it.
                     tracing::error!(session_id = %self.fence.session(), seq = row.seq, %error, "outcome of a send could not be stored");

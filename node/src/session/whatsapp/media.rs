@@ -249,6 +249,7 @@ impl Line {
         if !self.0.client.is_logged_in() {
             return Err(SendFailure::NotConnected);
         }
+        self.may_act()?;
         let _permit = self.0.transfers.acquire().await;
         let source = OnDisk { path: file.to_owned(), length };
         let uploading = self.0.client.upload_stream(source, info, kind);

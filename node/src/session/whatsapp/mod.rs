@@ -24,7 +24,7 @@ use self::{events::Adapter, transport::GatedTransport};
 use super::{admission::Admission, state::ClientEvent};
 use async_trait::async_trait;
 use rookery_protocol::{Epoch, Jid, JidServer, MessageId, NodeId};
-use rookery_storage::{Amendment, ContactFacts, DeviceBackend, HistoryRow, MessageReceipt};
+use rookery_storage::{Amendment, ContactFacts, DeviceBackend, Gate, HistoryRow, MessageReceipt};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -150,14 +150,16 @@ pub(crate) struct Connector {
     transport: Arc<GatedTransport>,
     http: UreqHttpClient,
     transfers: Arc<Semaphore>,
+    gate: Arc<dyn Gate>,
 }
 
 impl Connector {
-    /// A connector whose clients open their connections only as `admission` allows.
-    pub(crate) fn new(settings: ClientSettings, admission: Admission) -> Self {
-        let transport = Arc::new(GatedTransport::new(&settings.url, admission));
+    /// A connector whose clients open their connections only as `admission` allows. While `gate` is shut no socket is
+    /// opened and nothing is handed to a client to be sent.
+    pub(crate) fn new(settings: ClientSettings, admission: Admission, gate: Arc<dyn Gate>) -> Self {
+        let transport = Arc::new(GatedTransport::new(&settings.url, admission, Arc::clone(&gate)));
         let http = http_client::new(settings.max_file_bytes);
-        Self { settings, transport, http, transfers: Arc::new(Semaphore::new(TRANSFERS)) }
+        Self { settings, transport, http, transfers: Arc::new(Semaphore::new(TRANSFERS)), gate }
     }
 
     /// Prepares a client on the key material of `backend`. Once started it connects, keeps connected, and pairs
@@ -199,6 +201,7 @@ impl Connector {
             adapter,
             transfers: Arc::clone(&self.transfers),
             phone_timeout: self.settings.phone_timeout,
+            gate: Arc::clone(&self.gate),
         })
     }
 }
@@ -218,6 +221,7 @@ pub(crate) struct Prepared {
     adapter: Arc<Adapter>,
     transfers: Arc<Semaphore>,
     phone_timeout: Duration,
+    gate: Arc<dyn Gate>,
 }
 
 impl Prepared {
@@ -230,6 +234,7 @@ impl Prepared {
             reachable: Mutex::default(),
             transfers,
             phone_timeout,
+            gate: Arc::clone(&self.gate),
         }))
     }
 
@@ -297,9 +302,15 @@ struct Inner {
     transfers: Arc<Semaphore>,
     /// How long the phone may take to send a file again.
     phone_timeout: Duration,
+    gate: Arc<dyn Gate>,
 }
 
 impl Line {
+    /// Whether this node may act. The owner of a lease that has run out sends nothing.
+    fn may_act(&self) -> Result<(), SendFailure> {
+        if self.0.gate.open() { Ok(()) } else { Err(SendFailure::NotConnected) }
+    }
+
     /// Refuses a user who is not on WhatsApp. Without this the library sends a message to no device at all, and
     /// the server acknowledges it.
     async fn check_recipient(&self, chat: &Jid, to: &whatsapp_rust::Jid) -> Result<(), SendFailure> {
@@ -334,6 +345,7 @@ impl Line {
         let options = SendOptions::default().with_message_id(id.as_str());
         let sending = async {
             self.check_recipient(chat, &to).await?;
+            self.may_act()?;
             let sent = self.0.client.send_message_with_options(to, message, options).await;
             sent.map(|_| ()).map_err(|error| events::send_failure(&error))
         };

@@ -6,6 +6,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use http::{HeaderValue, Uri, header};
 use rookery_protocol::{Epoch, NodeId};
+use rookery_storage::Gate;
 use std::{
     sync::{
         Arc,
@@ -30,11 +31,12 @@ pub(super) struct GatedTransport {
     url: String,
     connector: Connector,
     admission: Admission,
+    gate: Arc<dyn Gate>,
 }
 
 impl GatedTransport {
-    pub(super) fn new(url: &str, admission: Admission) -> Self {
-        Self { url: url.to_owned(), connector: default_tls_connector(), admission }
+    pub(super) fn new(url: &str, admission: Admission, gate: Arc<dyn Gate>) -> Self {
+        Self { url: url.to_owned(), connector: default_tls_connector(), admission, gate }
     }
 
     /// Opens a socket to `url` as the library does, but for [`connect`].
@@ -76,6 +78,7 @@ impl TransportFactory for ClientTransport {
             metrics::counter!(crate::metrics::RECONNECTS).increment(1);
             anyhow::ensure!(self.shared.admission.reenter(PATIENCE).await, "too many reconnects at once");
         }
+        anyhow::ensure!(self.shared.gate.open(), "this node may not act now");
         let opened = self.shared.open(&self.url).await;
         if let Err(error) = &opened {
             self.adapter.unreachable(error);
