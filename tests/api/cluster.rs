@@ -2,11 +2,13 @@
 //! node is lost.
 
 use crate::{
-    client::Client,
+    client::{Client, answer},
+    media::form,
     node::{Node, PATIENCE, eventually},
     storage,
     world::{FRIEND, OWNER, USER, sent},
 };
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
@@ -172,6 +174,25 @@ async fn every_node_serves_every_session() {
     }
     assert!(keyed.iter().all(|id| *id == keyed[0]), "one key, one message: {keyed:?}");
     let other = (owner + 1) % 3;
+    let client = cluster.client(other);
+    let send = |size| {
+        let file = vec![b'x'; size];
+        let fields: [(&str, Option<&str>, &[u8]); 4] = [
+            ("session_id", None, session.as_bytes()),
+            ("to", None, FRIEND.as_bytes()),
+            ("type", None, b"document"),
+            ("file", Some("notes.txt"), &file),
+        ];
+        let (content_type, body) = form(&fields);
+        let request = client.request(Method::POST, "/api/whatsapp/messages/media");
+        answer(request.header("content-type", content_type).body(body))
+    };
+    let id = sent(send(500_000).await);
+    cluster.arrived(&id).await;
+    let file = client.get(&format!("{path}/messages/{id}/media")).await.expect(200);
+    assert_eq!(file.bytes.len(), 500_000);
+    let refused = send(2_000_000).await.expect(413);
+    assert!(refused.text("message").contains("media_url"), "{refused:?}");
     cluster.client(other).delete(&format!("{path}/disconnect")).await.expect(200);
     cluster.status_where(other, &session, "stopped", |now| now["status"] == "STOPPED").await;
     cluster.client(other).post(&format!("{path}/connect"), &json!({})).await.expect(200);

@@ -82,7 +82,9 @@ impl Incoming {
 
     /// The body as it comes, for a handler with limits of its own.
     pub(super) fn into_body(self) -> Body {
-        self.body
+        let Some(slip) = self.slip else { return self.body };
+        let noted = move |part: Result<Bytes, warp::Error>| part.inspect(|part| slip.note_part(part));
+        Box::pin(StreamExt::map(self.body, noted))
     }
 
     /// The content type; empty when there is none.

@@ -3,7 +3,11 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rookery_protocol::{ApiError, ErrorCode, FieldErrors, api::List};
 use rookery_storage::Page;
-use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt::Display,
+    str::FromStr,
+};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
@@ -25,10 +29,11 @@ impl Query {
                 return Err(ApiError::new(ErrorCode::MalformedRequest, "The query has too many parameters."));
             }
             let name = name.into_owned();
-            if pairs.contains_key(&name) {
-                errors.insert(name.into(), vec!["must not be given twice".into()]);
-            } else {
-                pairs.insert(name, value.into_owned());
+            match pairs.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(value.into_owned())),
+                Entry::Occupied(given) => {
+                    errors.insert(given.key().clone().into(), vec!["must not be given twice".into()]);
+                }
             }
         }
         Ok(Self { pairs, errors })

@@ -7,14 +7,14 @@
 
 use super::{Api, reply, routes};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use rookery_protocol::{ApiError, ErrorCode, SessionId, UserId};
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ use warp::{
 
 /// Between two tries to find the owner of a session that is on its way from one node to another.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The largest body that is kept of those that are read as a stream, and handed on.
+const MAX_STREAMED: usize = 1 << 20;
 /// When to try again after no owner was found in time.
 const LATER: Duration = Duration::from_secs(2);
 
@@ -70,6 +72,8 @@ pub(crate) enum Outcome {
     Here,
     /// Nobody could be asked now, or the session is on its way; certainly not done.
     NotNow,
+    /// It, or its answer, is larger than what nodes hand on.
+    TooLarge,
 }
 
 /// The way to the other nodes.
@@ -87,9 +91,37 @@ pub(super) struct Slip {
     trusted: Option<UserId>,
     user: OnceLock<UserId>,
     body: OnceLock<Bytes>,
+    /// What has come of a body that is read as a stream; none when it is too large to be handed on.
+    streamed: Mutex<Option<BytesMut>>,
 }
 
 impl Slip {
+    /// For a request of this node's own.
+    fn new() -> Arc<Self> {
+        Arc::new(Self { streamed: Mutex::new(Some(BytesMut::new())), ..Self::default() })
+    }
+
+    /// Keeps a part of a body that is read as a stream, as long as it is not too large.
+    pub(super) fn note_part(&self, part: &[u8]) {
+        let mut streamed = self.streamed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(body) = &mut *streamed {
+            if body.len() + part.len() <= MAX_STREAMED {
+                body.extend_from_slice(part);
+            } else {
+                *streamed = None;
+            }
+        }
+    }
+
+    /// The body, if it can be handed on.
+    fn taken(&self) -> Option<Bytes> {
+        if let Some(body) = self.body.get() {
+            return Some(body.clone());
+        }
+        let streamed = self.streamed.lock().unwrap_or_else(PoisonError::into_inner);
+        streamed.as_ref().map(|body| Bytes::copy_from_slice(body))
+    }
+
     /// Who asks, by the word of another node.
     pub(super) fn trusted(&self) -> Option<UserId> {
         self.trusted
@@ -121,7 +153,7 @@ where
 {
     let Some(relay) = &api.relay else { return call(&mut service, request).await };
     let deadline = Instant::now() + api.request_timeout.mul_f32(0.9);
-    let slip = Arc::new(Slip::default());
+    let slip = Slip::new();
     request.extensions_mut().insert(Arc::clone(&slip));
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut headers = passed(request.headers());
@@ -129,7 +161,7 @@ where
     loop {
         let Some(session) = elsewhere(&response) else { return response };
         let Some(user) = slip.user.get().copied() else { return response };
-        let body = slip.body.get().cloned().unwrap_or_default();
+        let Some(body) = slip.taken() else { return reply::error(too_large()) };
         if method == Method::POST {
             // So that an owner which is asked again after a broken link knows what it has done already.
             headers
@@ -149,6 +181,7 @@ where
             Outcome::Answer(answer) => return answer,
             Outcome::Here => response = local(&mut service, relayed).await,
             Outcome::NotNow => {}
+            Outcome::TooLarge => return reply::error(too_large()),
         }
         if elsewhere(&response).is_some() {
             if Instant::now() + PAUSE >= deadline {
@@ -213,6 +246,12 @@ where
     S: Service<Request<B>, Response = Response, Error = Infallible>,
 {
     service.call(request).await.unwrap_or_else(|never: Infallible| match never {})
+}
+
+fn too_large() -> ApiError {
+    let text = "The session is on another node, and what passes between nodes is limited: send a file above 1 MiB by its \
+                media_url, and fetch one above 3 MiB in ranges.";
+    ApiError::new(ErrorCode::PayloadTooLarge, text)
 }
 
 /// The session that another node has to answer for.

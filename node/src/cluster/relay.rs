@@ -6,10 +6,13 @@
 use super::{heart::Heart, links::Links};
 use crate::api::{Outcome, Relay, Relayed};
 use async_trait::async_trait;
-use rookery_cluster::claim::Decision;
+use rookery_cluster::{
+    claim::Decision,
+    link::{CallError, NotSent},
+};
 use rookery_protocol::{
     NodeId, SessionId,
-    cluster::{Call, Forwarded, HttpReply, Principal, Reply, Request},
+    cluster::{Call, FailureKind, Forwarded, HttpReply, Principal, Reply, Request},
 };
 use std::{
     collections::HashMap,
@@ -88,6 +91,8 @@ impl Relay for Owners {
                 metrics::counter!(crate::metrics::FORWARDED, "outcome" => "answered").increment(1);
                 Outcome::Answer(response(reply))
             }
+            Ok(Reply::Failed(failure)) if failure.kind == FailureKind::ReplyTooLarge => Outcome::TooLarge,
+            Err(CallError::NotSent(NotSent::TooLarge)) => Outcome::TooLarge,
             other => {
                 metrics::counter!(crate::metrics::FORWARDED, "outcome" => "again").increment(1);
                 tracing::debug!(%session, %node, ?other, "the owner did not answer");
