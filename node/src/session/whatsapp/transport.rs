@@ -80,6 +80,8 @@ impl TransportFactory for ClientTransport {
         }
         anyhow::ensure!(self.shared.gate.open(), "this node may not act now");
         let opened = self.shared.open(&self.url).await;
+        // A process that was stopped while the socket was opened must not log in when it wakes up.
+        anyhow::ensure!(self.shared.gate.open(), "this node may not act any more");
         if let Err(error) = &opened {
             self.adapter.unreachable(error);
         }
