@@ -18,7 +18,7 @@ pub(crate) const STORAGE_PORT: u16 = 7010;
 /// How long a node may take to start; a busy machine takes many times what an idle one does.
 const START_TIMEOUT: Duration = Duration::from_secs(240);
 /// How much memory a node has for its objects, in MiB.
-const HEAP_MIB: u32 = 256;
+const HEAP_MIB: u32 = 512;
 
 /// What a node is given.
 pub(crate) struct Settings<'a> {
