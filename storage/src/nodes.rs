@@ -1,5 +1,6 @@
 //! The nodes of a cluster, as every node of it reads them.
 
+use crate::StoreError;
 use rookery_protocol::{Incarnation, NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,14 @@ pub(crate) fn renewed(incarnation: Incarnation, seq: u64, outcome: Outcome) -> R
         }
         Outcome::Refused(now) | Outcome::Unknown(now) => Ok(Renewal::Refused(now)),
     }
+}
+
+/// Refuses the one status that is not given by a mark.
+pub(crate) fn may_be_marked(status: NodeStatus) -> Result<(), StoreError> {
+    if status == NodeStatus::Active {
+        return Err(StoreError::Refused("a node becomes active by joining alone"));
+    }
+    Ok(())
 }
 
 /// What a change of status came to.

@@ -4,7 +4,7 @@
 use super::Embedded;
 use crate::{
     NodeRow, NodeStatus, NodeStore, Renewal, StoreError,
-    nodes::{Lost, Outcome, joined, marked, renewed},
+    nodes::{Lost, Outcome, joined, marked, may_be_marked, renewed},
     tables::{self, Table},
 };
 use async_trait::async_trait;
@@ -57,9 +57,7 @@ impl NodeStore for Embedded {
         seq_seen: u64,
         status: NodeStatus,
     ) -> Result<bool, StoreError> {
-        if status == NodeStatus::Active {
-            return Err(StoreError::Refused("a node becomes active by joining alone"));
-        }
+        may_be_marked(status)?;
         let next = move |now: Option<&NodeRow>| {
             let now =
                 now.filter(|now| now.incarnation == incarnation && now.seq == seq_seen && now.status.is_alive())?;

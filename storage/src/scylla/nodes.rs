@@ -8,7 +8,7 @@ use super::{client::Failure, operations::Operations, owners::applied, statements
 use crate::{
     NodeRow, NodeStatus, NodeStore, Renewal, StoreError,
     metrics::record,
-    nodes::{Outcome, joined, marked, renewed},
+    nodes::{Outcome, joined, marked, may_be_marked, renewed},
 };
 use async_trait::async_trait;
 use rookery_protocol::{Incarnation, NodeId, Timestamp};
@@ -93,9 +93,7 @@ impl NodeStore for Operations {
         seq_seen: u64,
         status: NodeStatus,
     ) -> Result<bool, StoreError> {
-        if status == NodeStatus::Active {
-            return Err(StoreError::Refused("a node becomes active by joining alone"));
-        }
+        may_be_marked(status)?;
         let values = (name(status), node.as_str(), incarnation.0.cast_signed(), seq_seen.cast_signed());
         let outcome = self.decide("node_mark", &self.0.client.statements().node_mark, values, node).await?;
         Ok(marked(incarnation, seq_seen, status, &outcome)?)
