@@ -177,28 +177,30 @@ impl PeerAddress {
 /// The members as this node sees them, itself included or not. Links to whoever is not among them are cut and refused.
 pub type View = watch::Receiver<Vec<PeerAddress>>;
 
+/// A configuration that passes the check, for tests.
+#[cfg(test)]
+pub(super) fn sample() -> Config {
+    Config {
+        node: "a".parse().unwrap(),
+        incarnation: Incarnation(1),
+        cluster: "c".parse().unwrap(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        security: Security::InsecureLoopback,
+        limits: Limits::default(),
+        fast_death: true,
+        versions: Versions::OURS,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn config() -> Config {
-        Config {
-            node: "a".parse().unwrap(),
-            incarnation: Incarnation(1),
-            cluster: "c".parse().unwrap(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            security: Security::InsecureLoopback,
-            limits: Limits::default(),
-            fast_death: true,
-            versions: Versions::OURS,
-        }
-    }
-
     #[test]
     fn without_certificates_only_loopback_will_do() {
-        assert_eq!(config().check(), Ok(()));
+        assert_eq!(sample().check(), Ok(()));
         for listen in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1"] {
-            let config = Config { listen: listen.parse().unwrap(), ..config() };
+            let config = Config { listen: listen.parse().unwrap(), ..sample() };
             assert!(matches!(config.check(), Err(ConfigError::NotLoopback(_))), "{listen}");
         }
     }
@@ -206,7 +208,7 @@ mod tests {
     #[test]
     fn bounds_that_cannot_work_are_refused() {
         let with = |change: fn(&mut Limits)| {
-            let mut config = config();
+            let mut config = sample();
             change(&mut config.limits);
             config.check()
         };

@@ -249,21 +249,8 @@ async fn hand_over(shared: &Shared, established: Established) -> Result<LinkNumb
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::config::{Limits, Security};
+    use crate::link::config::sample;
     use rookery_protocol::{Incarnation, NodeId, cluster::Versions};
-
-    fn config() -> Config {
-        Config {
-            node: "a".parse().unwrap(),
-            incarnation: Incarnation(1),
-            cluster: "c".parse().unwrap(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            security: Security::InsecureLoopback,
-            limits: Limits::default(),
-            fast_death: true,
-            versions: Versions::OURS,
-        }
-    }
 
     fn hello() -> Hello {
         Hello {
@@ -290,13 +277,13 @@ mod tests {
 
     #[test]
     fn a_member_with_its_own_certificate_is_wanted() {
-        assert_eq!(verdict(&config(), &members(), &hello(), &certificate("c", "b")), Ok(1));
-        assert_eq!(verdict(&config(), &members(), &hello(), &Proof::None), Ok(1));
+        assert_eq!(verdict(&sample(), &members(), &hello(), &certificate("c", "b")), Ok(1));
+        assert_eq!(verdict(&sample(), &members(), &hello(), &Proof::None), Ok(1));
     }
 
     #[test]
     fn everybody_else_is_told_why_not() {
-        let refused = |hello: Hello, proof: Proof| verdict(&config(), &members(), &hello, &proof).unwrap_err();
+        let refused = |hello: Hello, proof: Proof| verdict(&sample(), &members(), &hello, &proof).unwrap_err();
         let of = |node: &str, incarnation| Hello {
             peer: Peer { node: node.parse().unwrap(), incarnation: Incarnation(incarnation) },
             ..hello()
