@@ -125,7 +125,7 @@ impl App {
         background.spawn(metrics::upkeep(recorder));
         background.spawn(sweep(stores.clone()));
         match &cluster {
-            Some(cluster) => cluster.start(&sessions, Inbound::new(Arc::clone(&api)), &mut background),
+            Some(cluster) => cluster.start(&sessions, Inbound::new(&api), &mut background),
             None => drop(background.spawn(take_over(Arc::clone(&sessions)))),
         }
         background.spawn(sweep_spool(Arc::clone(&sessions), left));

@@ -8,12 +8,11 @@
 use super::{Api, reply, routes};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use http_body_util::{BodyExt, Full};
 use rookery_protocol::{ApiError, ErrorCode, SessionId, UserId};
 use std::{
     convert::Infallible,
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -194,31 +193,21 @@ where
 }
 
 /// Runs the routes for requests that other nodes hand on.
-#[derive(Clone)]
-pub(crate) struct Inbound(Arc<Api>);
+pub(crate) struct Inbound(Box<dyn Fn(Relayed) -> BoxFuture<'static, Response> + Send + Sync>);
 
 impl Inbound {
     /// For the routes of this API.
-    pub(crate) fn new(api: Arc<Api>) -> Self {
-        Self(api)
+    pub(crate) fn new(api: &Arc<Api>) -> Self {
+        let service = warp::service(routes(api));
+        Self(Box::new(move |request| {
+            let mut service = service.clone();
+            async move { local(&mut service, request).await }.boxed()
+        }))
     }
 
     /// The answer, with its whole body; none when the session does not run here and is not to.
     pub(crate) async fn answer(&self, request: Relayed, request_id: &str) -> Option<(u16, HeaderMap, Bytes)> {
-        let deadline = request.deadline;
-        let mut service = warp::service(routes(&self.0));
-        let answering = AssertUnwindSafe(local(&mut service, request)).catch_unwind();
-        let response = match tokio::time::timeout_at(deadline, answering).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) => {
-                tracing::error!("a handler panicked");
-                reply::error(ApiError::new(ErrorCode::Internal, "An internal error occurred."))
-            }
-            Err(_) => {
-                let text = "The request took too long; its outcome is not known.";
-                reply::error(ApiError::new(ErrorCode::DeadlineExceeded, text))
-            }
-        };
+        let response = reply::in_time(request.deadline, (self.0)(request)).await;
         if elsewhere(&response).is_some() {
             return None;
         }

@@ -1,12 +1,13 @@
 //! Answers.
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{FutureExt, Stream, stream};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
-use rookery_protocol::ApiError;
+use rookery_protocol::{ApiError, ErrorCode};
 use serde::Serialize;
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, os::unix::fs::FileExt, panic::AssertUnwindSafe, sync::Arc};
+use tokio::time::Instant;
 use warp::{
     http::{HeaderValue, StatusCode, header},
     reply::Response,
@@ -106,6 +107,21 @@ pub(super) fn error(error: ApiError) -> Response {
 
 fn status(error: &ApiError) -> StatusCode {
     StatusCode::from_u16(error.code.status()).expect("the table holds valid statuses")
+}
+
+/// A handler's answer, or what stands in for it when the handler panics or is not done by the deadline.
+pub(super) async fn in_time(deadline: Instant, handler: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout_at(deadline, AssertUnwindSafe(handler).catch_unwind()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!("a handler panicked");
+            error(ApiError::new(ErrorCode::Internal, "An internal error occurred."))
+        }
+        Err(_) => {
+            let text = "The request took too long; its outcome is not known.";
+            error(ApiError::new(ErrorCode::DeadlineExceeded, text))
+        }
+    }
 }
 
 /// Gives an error its body and every answer its request id.

@@ -11,14 +11,13 @@ use super::{
     service::metrics_page,
 };
 use crate::{config::ApiConfig, metrics};
-use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
 use rookery_protocol::{ApiError, ErrorCode};
-use std::{convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -204,18 +203,7 @@ where
             let text = "Too many requests are under way.";
             return reply::error(ApiError::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)));
         }
-        let answer = AssertUnwindSafe(handler(request)).catch_unwind();
-        match tokio::time::timeout(limits.request_timeout, answer).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) => {
-                tracing::error!("a handler panicked");
-                reply::error(ApiError::new(ErrorCode::Internal, "An internal error occurred."))
-            }
-            Err(_) => {
-                let text = "The request took too long; its outcome is not known.";
-                reply::error(ApiError::new(ErrorCode::DeadlineExceeded, text))
-            }
-        }
+        reply::in_time(Instant::now() + limits.request_timeout, handler(request)).await
     }
     .instrument(span.clone())
     .await;
