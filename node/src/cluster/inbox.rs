@@ -1,6 +1,6 @@
 //! What other nodes ask of this one.
 
-use super::{heart::Heart, moves::Moves};
+use super::{heart::Heart, relay::passed_on};
 use crate::{
     api::{Inbound, Relayed},
     session::{SessionError, Sessions},
@@ -10,7 +10,7 @@ use rookery_protocol::{
     SessionId, Timestamp,
     cluster::{Failure, FailureKind, Forwarded, HttpReply, NodeStats, Pong, Principal, Reply, Request},
 };
-use rookery_storage::Stores;
+use rookery_storage::{NodeStatus, Stores};
 use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -25,7 +25,6 @@ pub(crate) struct Inbox {
     pub(super) sessions: Arc<Sessions>,
     pub(super) stores: Stores,
     pub(super) heart: Arc<Heart>,
-    pub(super) moves: Arc<Moves>,
     /// How many sessions this node takes at most.
     pub(super) capacity: Option<u32>,
     /// Its part of the sessions in proportion to others'.
@@ -46,13 +45,20 @@ impl Inbox {
                 Reply::Pong(Pong { version: env!("CARGO_PKG_VERSION").into(), unix_ms })
             }
             Request::Stats => Reply::Stats(self.stats()),
-            Request::Drain => {
-                self.moves.drain();
-                Reply::Draining { sessions: u32::try_from(self.sessions.ids().len()).unwrap_or(u32::MAX) }
-            }
+            Request::Drain => self.drain().await,
             _ if !self.heart.may_act() => Reply::Frozen,
             Request::Activate { session, .. } => self.activate(session).await,
             Request::Http(forwarded) => self.run(forwarded, &call.request_id, call.deadline).await,
+        }
+    }
+
+    async fn drain(&self) -> Reply {
+        match self.heart.mark(NodeStatus::Draining).await {
+            Ok(true) => Reply::Draining { sessions: u32::try_from(self.sessions.count()).unwrap_or(u32::MAX) },
+            marked => {
+                tracing::warn!(?marked, "the node could not be marked as draining");
+                Reply::Busy { retry_after_ms: SOON_MS }
+            }
         }
     }
 
@@ -75,8 +81,7 @@ impl Inbox {
         let Some((status, headers, body)) = self.inbound.answer(request, request_id).await else {
             return self.not_owner(session).await;
         };
-        let header = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec().into());
-        Reply::Http(HttpReply { status, headers: headers.iter().map(header).collect(), body })
+        Reply::Http(HttpReply { status, headers: passed_on(&headers), body })
     }
 
     async fn not_owner(&self, session: SessionId) -> Reply {
@@ -92,7 +97,7 @@ impl Inbox {
         NodeStats {
             version: env!("CARGO_PKG_VERSION").into(),
             frozen: !self.heart.may_act(),
-            draining: self.moves.is_draining(),
+            draining: self.heart.now().is_draining(),
             weight_percent: self.weight.into(),
             capacity: self.capacity,
             sessions: sessions.iter().map(|(status, count)| (status.to_string(), *count as u32)).collect(),

@@ -128,7 +128,6 @@ impl Cluster {
             sessions: Arc::clone(sessions),
             stores: self.stores.clone(),
             heart: Arc::clone(&self.heart),
-            moves: Arc::clone(&moves),
             capacity: self.settings.capacity(),
             weight: self.settings.weight,
         };
@@ -141,7 +140,7 @@ impl Cluster {
 
     /// Whether this node may act now and takes sessions.
     pub(crate) fn is_ready(&self) -> bool {
-        self.heart.may_act() && !self.moves().is_some_and(|moves| moves.is_draining())
+        self.heart.may_act() && !self.heart.now().is_draining()
     }
 
     /// Waits until this run of the node has been declared dead.
@@ -155,15 +154,12 @@ impl Cluster {
             Ok(true) => {}
             marked => tracing::warn!(?marked, "the node could not be marked as draining"),
         }
-        if let Some(moves) = self.moves() {
-            moves.drain();
-        }
         let deadline = tokio::time::Instant::now() + time.mul_f32(LEAVE_PART);
         let alone = self.heart.now().takers() == 0;
-        while !alone && !sessions.ids().is_empty() && tokio::time::Instant::now() < deadline {
+        while !alone && sessions.count() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let left = sessions.ids().len();
+        let left = sessions.count();
         if left > 0 {
             tracing::warn!(left, "sessions are left that no other node has taken");
         }
@@ -205,11 +201,7 @@ impl Cluster {
 
     /// Which sessions are on their way from this node to which other one.
     pub(crate) fn leaving(&self) -> BTreeMap<SessionId, NodeId> {
-        self.moves().map(|moves| moves.leaving()).unwrap_or_default()
-    }
-
-    fn moves(&self) -> Option<&Arc<Moves>> {
-        self.moves.get()
+        self.moves.get().map(|moves| moves.leaving()).unwrap_or_default()
     }
 }
 

@@ -18,16 +18,10 @@ use rookery_protocol::{
 use rookery_storage::{StoreError, Stores};
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 /// How many sessions are taken over side by side.
 const TAKEOVERS: usize = 64;
@@ -50,8 +44,6 @@ pub(crate) struct Moves {
     per_second: f64,
     /// How many sessions this node takes at most.
     capacity: Option<u32>,
-    draining: AtomicBool,
-    again: Notify,
     /// Which sessions are on their way to which node.
     leaving: Mutex<BTreeMap<SessionId, NodeId>>,
 }
@@ -66,19 +58,7 @@ impl Moves {
     ) -> Self {
         let (under_way, per_second, capacity) =
             (settings.moves_under_way, settings.moves_per_second, settings.capacity());
-        let (draining, again, leaving) = (AtomicBool::new(false), Notify::new(), Mutex::default());
-        Self { sessions, stores, heart, links, under_way, per_second, capacity, draining, again, leaving }
-    }
-
-    /// From now on this node takes no sessions and hands over those that it has.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.again.notify_one();
-    }
-
-    /// Whether it does.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        Self { sessions, stores, heart, links, under_way, per_second, capacity, leaving: Mutex::default() }
     }
 
     /// Which sessions are on their way to which node.
@@ -105,7 +85,6 @@ impl Moves {
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 _ = standing.changed() => {}
-                () = self.again.notified() => {}
             }
         }
     }
@@ -115,7 +94,7 @@ impl Moves {
         let standing = self.heart.now();
         let mut full = standing.full().clone();
         let capacity = self.capacity.map_or(u64::MAX, u64::from);
-        let own = self.sessions.ids().len() as u64 >= capacity;
+        let own = self.sessions.count() as u64 >= capacity;
         if own {
             full.insert(standing.me().clone())
         } else {
@@ -169,11 +148,15 @@ impl Moves {
     }
 
     /// Hands over the sessions whose place is another node.
-    async fn hand_out(&self) {
-        let active = self.heart.now().active().max(1);
+    async fn hand_out(self: &Arc<Self>) {
+        let standing = self.heart.now();
+        let active = standing.active().max(1);
         // The pace is the cluster's; whoever leaves is not held up by it.
-        let pause =
-            if self.is_draining() { Duration::ZERO } else { Duration::from_secs_f64(active as f64 / self.per_second) };
+        let pause = if standing.is_draining() {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64(active as f64 / self.per_second)
+        };
         let mut next = Instant::now();
         let leaving = self.sessions.ids().into_iter().filter_map(|session| Some((session, self.target(session)?)));
         let leaving: Vec<_> = leaving.collect();
@@ -186,7 +169,12 @@ impl Moves {
                     (session, target)
                 }
             })
-            .for_each_concurrent(self.under_way, |(session, target)| self.hand_over(session, target))
+            // Each in a task of its own: a move that was begun comes to its end, also when the pass is cut short.
+            .for_each_concurrent(self.under_way, |(session, target)| {
+                let this = Arc::clone(self);
+                let moving = tokio::spawn(async move { this.hand_over(session, target).await });
+                async move { drop(moving.await) }
+            })
             .await;
     }
 
@@ -197,17 +185,14 @@ impl Moves {
     }
 
     async fn hand_over(&self, session: SessionId, target: NodeId) {
-        // In a task of its own, since it must come to its end.
         self.note(session, Some(&target));
-        let sessions = Arc::clone(&self.sessions);
-        let released = tokio::spawn(async move { sessions.hand_over(session).await }).await;
-        if let Ok(Err(error)) = released {
+        if let Err(error) = self.sessions.hand_over(session).await {
             tracing::warn!(session_id = %session, %error, "a session that was closed could not be released");
         }
         let request = Request::Activate { session, reason: ActivateReason::Move };
         let call = Call { request_id: String::new(), deadline_ms: START.as_millis() as u32, request };
         // If this fails the next pass of the other node finds it, or the next request for it.
-        let answer = timeout(START, self.links.call(&target, call)).await;
+        let answer = self.links.call(&target, call).await;
         tracing::debug!(session_id = %session, %target, ?answer, "session handed over");
         metrics::counter!(crate::metrics::MOVES).increment(1);
         self.note(session, None);

@@ -12,7 +12,7 @@ use rookery_cluster::{
 };
 use rookery_protocol::{
     NodeId, SessionId,
-    cluster::{Call, FailureKind, Forwarded, HttpReply, Principal, Reply, Request},
+    cluster::{Call, FailureKind, Forwarded, Header, HttpReply, Principal, Reply, Request},
 };
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 use warp::{
-    http::{HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     reply::Response,
 };
 
@@ -105,7 +105,6 @@ impl Relay for Owners {
 
 /// The request in the form in which nodes hand it on.
 fn call(request: &Relayed) -> Call {
-    let header = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec().into());
     let left = request.deadline.saturating_duration_since(tokio::time::Instant::now());
     let id = request.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     let forwarded = Forwarded {
@@ -113,12 +112,17 @@ fn call(request: &Relayed) -> Call {
         principal: Principal::User(request.user),
         method: request.method.to_string(),
         path: request.uri.to_string(),
-        headers: request.headers.iter().map(header).collect(),
+        headers: passed_on(&request.headers),
         body: request.body.clone(),
         hops: 1,
     };
     let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
     Call { request_id: id.to_owned(), deadline_ms, request: Request::Http(forwarded) }
+}
+
+/// Headers in the form in which nodes hand them on.
+pub(super) fn passed_on(headers: &HeaderMap) -> Vec<Header> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec().into())).collect()
 }
 
 /// The owner's answer as this node gives it.

@@ -349,6 +349,11 @@ impl Sessions {
         }
     }
 
+    /// How many sessions run here.
+    pub(crate) fn count(&self) -> usize {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Which sessions run here.
     pub(crate) fn ids(&self) -> Vec<SessionId> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
